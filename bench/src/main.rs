@@ -1,0 +1,67 @@
+//! Load generator and benchmarks of Tidewire, for any server that speaks the Pusher protocol.
+
+mod answer;
+mod api;
+mod bare;
+mod child;
+mod clock;
+mod control;
+mod field;
+mod frame;
+mod load;
+mod pace;
+mod payload;
+mod procfs;
+mod publisher;
+mod random;
+mod report;
+mod rounds;
+mod scenario;
+mod sink;
+mod subject;
+mod suite;
+mod target;
+
+use clap::{Parser, Subcommand};
+
+/// Load generator and benchmarks of Tidewire.
+///
+/// `suite` measures a server against the physical limit: everything is compared with plain loops of send() over as
+/// many sockets, in the same run. `load` puts a load of your choice on any server that speaks the Pusher protocol
+/// and tells how long events took.
+#[derive(Parser)]
+#[command(version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the benchmarks and print one table
+    Suite(suite::Options),
+    /// Put load on a running server and report latency and losses
+    Load(load::Options),
+    /// Receive and count (started by the others)
+    #[command(hide = true)]
+    Sink,
+    /// Send in plain loops (started by `suite`)
+    #[command(hide = true)]
+    Bare {
+        #[arg(long)]
+        threads: usize,
+    },
+    /// Answer with canned responses (started by `suite`)
+    #[command(hide = true)]
+    Answer,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Suite(options) => suite::run(options),
+        Command::Load(options) => load::run(&options),
+        Command::Sink => sink::run(),
+        Command::Bare { threads } => bare::run(threads),
+        Command::Answer => answer::run(),
+    }
+}

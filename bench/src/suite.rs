@@ -1,0 +1,189 @@
+//! All scenarios, one after the other.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+
+use crate::api::App;
+use crate::report::{self, Row};
+use crate::scenario;
+use crate::subject::{External, Subject};
+
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Fewer connections and rounds: a minute instead of ten, for a first look
+    #[arg(long)]
+    pub quick: bool,
+    /// The server to start
+    #[arg(long, value_name = "PATH", default_value = "target/release/tidewire")]
+    pub server_bin: PathBuf,
+    /// Worker threads of that server, and threads of the bare loop; 0 = number of cores
+    #[arg(long, default_value_t = 0)]
+    pub workers: usize,
+    /// Also measure a server that is already running: NAME=http://127.0.0.1:PORT@PID[,PID…]. Its app has the id,
+    /// key and secret below, client events are on and their rate is not limited. May be given several times
+    #[arg(long, value_name = "NAME=URL@PID")]
+    pub external: Vec<External>,
+    /// Measure only the external servers
+    #[arg(long, requires = "external")]
+    pub external_only: bool,
+    /// App of the external servers
+    #[arg(long, default_value = "1")]
+    pub app_id: String,
+    #[arg(long, default_value = "app-key")]
+    pub key: String,
+    #[arg(long, default_value = "app-secret")]
+    pub secret: String,
+    /// Events one batch call of the external servers may carry
+    #[arg(long, default_value_t = 10)]
+    pub max_batch: usize,
+    /// Only these scenarios
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub only: Vec<Scenario>,
+    /// Write every round as JSON
+    #[arg(long, value_name = "PATH")]
+    pub json: Option<PathBuf>,
+    /// Write date, machine, method and table between the markers of this file
+    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = "BENCHMARKS.md")]
+    pub report: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Resident memory without connections, and user-space bytes of an idle connection
+    Memory,
+    /// One channel, many subscribers, 1, 16 and 64 events pending
+    FanOut,
+    /// 1,000 channels of 10, random signed triggers
+    Chat,
+    /// Client events in rooms of 10
+    ClientEvents,
+    /// Signed triggers that nobody receives
+    Trigger,
+    /// Connecting and subscribing to a private channel
+    Handshake,
+    /// Publish → receive times at a moderate load
+    Latency,
+    /// Memory after many connections have come and gone
+    Churn,
+}
+
+/// How much is done in each scenario.
+pub struct Plan {
+    pub rounds: usize,
+    pub idle_connections: usize,
+    pub churn_cycles: usize,
+    pub fan_outs: &'static [usize],
+    /// `send()` calls in a round of fan-out.
+    pub sends: usize,
+    pub chat_triggers: u64,
+    pub client_events: u64,
+    pub triggers: usize,
+    pub handshakes: usize,
+    pub latency_seconds: u64,
+}
+
+const FULL: Plan = Plan {
+    rounds: 7,
+    idle_connections: 10_000,
+    churn_cycles: 10,
+    fan_outs: &[1_000, 10_000],
+    sends: 200_000,
+    chat_triggers: 20_000,
+    client_events: 20_000,
+    triggers: 40_000,
+    handshakes: 5_000,
+    latency_seconds: 10,
+};
+
+const QUICK: Plan = Plan {
+    rounds: 3,
+    idle_connections: 2_000,
+    churn_cycles: 3,
+    fan_outs: &[1_000],
+    sends: 40_000,
+    chat_triggers: 5_000,
+    client_events: 5_000,
+    triggers: 10_000,
+    handshakes: 1_000,
+    latency_seconds: 3,
+};
+
+/// What every scenario needs to know.
+pub struct Setup {
+    pub plan: Plan,
+    pub workers: usize,
+    options: Options,
+}
+
+impl Setup {
+    /// A fresh server of ours, and the others.
+    pub fn subjects(&self) -> Result<Vec<Subject>> {
+        let options = &self.options;
+        let app = App {
+            id: options.app_id.clone(),
+            key: options.key.clone(),
+            secret: options.secret.clone(),
+            path_prefix: String::new(),
+        };
+        let mut subjects = Vec::new();
+        if !options.external_only {
+            subjects.push(Subject::start(&options.server_bin, self.workers)?);
+        }
+        let externals = options.external.iter();
+        subjects.extend(externals.map(|external| Subject::external(external, &app, options.max_batch)));
+        Ok(subjects)
+    }
+}
+
+pub fn run(options: Options) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = if options.workers == 0 { cores } else { options.workers };
+    let plan = if options.quick { QUICK } else { FULL };
+    let setup = Setup { plan, workers, options };
+    let options = &setup.options;
+    let mut rows = Vec::new();
+    for scenario in Scenario::value_variants() {
+        if options.only.is_empty() || options.only.contains(scenario) {
+            rows.extend(run_one(*scenario, &setup)?);
+        }
+    }
+    println!("{}", report::table(&rows));
+    if let Some(path) = &options.json {
+        std::fs::write(path, report::json(&rows)?).with_context(|| path.display().to_string())?;
+    }
+    if let Some(path) = &options.report {
+        report::write_markdown(path, &rows, &command(options))?;
+    }
+    Ok(())
+}
+
+fn run_one(scenario: Scenario, setup: &Setup) -> Result<Vec<Row>> {
+    let begin = Instant::now();
+    eprintln!("{scenario:?} …");
+    let rows = match scenario {
+        Scenario::Memory => scenario::memory::run(setup),
+        Scenario::FanOut => scenario::fan_out::run(setup),
+        Scenario::Chat => scenario::chat::run(setup),
+        Scenario::ClientEvents => scenario::client_events::run(setup),
+        Scenario::Trigger => scenario::trigger::run(setup),
+        Scenario::Handshake => scenario::handshake::run(setup),
+        Scenario::Latency => scenario::latency::run(setup),
+        Scenario::Churn => scenario::churn::run(setup),
+    };
+    let rows = rows.with_context(|| format!("scenario {scenario:?}"))?;
+    for row in &rows {
+        eprintln!("  {}", row.line());
+    }
+    eprintln!("{scenario:?}: {:.1} s", begin.elapsed().as_secs_f64());
+    Ok(rows)
+}
+
+/// The command without paths and names that mean nothing elsewhere.
+fn command(options: &Options) -> String {
+    let quick = if options.quick { " --quick" } else { "" };
+    let others = if options.external.is_empty() { "" } else { " --external …" };
+    format!("tidewire-bench suite{quick}{others} --report")
+}

@@ -1,0 +1,234 @@
+//! One app at run time, the table of all apps, and their reload.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use arc_swap::{ArcSwap, Guard};
+use tidewire_protocol::auth::SigningKey;
+use tidewire_protocol::channel_name::ChannelName;
+use tidewire_protocol::DataToken;
+use tidewire_protocol::socket_id::SocketId;
+
+use crate::clock::Clock;
+use crate::config::AppConfig;
+use crate::hub::channel::ChannelInfo;
+use crate::hub::{Directory, Overloaded, Publish, Users};
+use crate::sync::lock;
+use crate::telemetry::metrics::{AppMetrics, Metrics};
+use crate::token_bucket::TokenBucket;
+use crate::worker::mailbox::{Job, Mailbox};
+
+/// An app with its channels and users. It lives on through reloads, which only change its settings.
+pub struct App {
+    pub id: Box<str>,
+    pub metrics: AppMetrics,
+    pub channels: Directory,
+    pub users: Users,
+    settings: ArcSwap<Settings>,
+    clock: Clock,
+    connections: AtomicUsize,
+    /// Out of the configuration: the app takes no new connections and no requests.
+    is_removed: AtomicBool,
+    triggers: Mutex<TokenBucket>,
+}
+
+/// An app's configuration with its keys made ready for use.
+#[derive(Debug)]
+pub struct Settings {
+    pub config: AppConfig,
+    keys: Vec<(Box<str>, SigningKey)>,
+}
+
+impl std::ops::Deref for Settings {
+    type Target = AppConfig;
+
+    fn deref(&self) -> &AppConfig {
+        &self.config
+    }
+}
+
+impl Settings {
+    fn new(config: AppConfig) -> Self {
+        let keys = config
+            .credentials
+            .iter()
+            .map(|credential| (Box::from(&*credential.key), SigningKey::new(credential.secret.expose())))
+            .collect();
+        Self { config, keys }
+    }
+
+    /// The signing key that belongs to one of the app's keys.
+    pub fn signing_key(&self, key: &str) -> Option<&SigningKey> {
+        self.keys.iter().find(|(name, _)| **name == *key).map(|(_, signing_key)| signing_key)
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl App {
+    fn new(config: AppConfig, mailboxes: &Arc<[Mailbox]>, metrics: &Metrics, clock: Clock) -> Self {
+        let app_metrics = metrics.app(&config.id);
+        Self {
+            id: Box::from(&*config.id),
+            metrics: app_metrics.clone(),
+            channels: Directory::new(Arc::clone(mailboxes), app_metrics),
+            users: Users::new(Arc::clone(mailboxes)),
+            connections: AtomicUsize::new(0),
+            is_removed: AtomicBool::new(false),
+            triggers: Mutex::new(TokenBucket::new(config.limits.triggers_per_second, clock.now_ms())),
+            settings: ArcSwap::from_pointee(Settings::new(config)),
+            clock,
+        }
+    }
+
+    pub fn settings(&self) -> Guard<Arc<Settings>> {
+        self.settings.load()
+    }
+
+    /// Whether the app may be used at all.
+    pub fn is_enabled(&self) -> bool {
+        self.settings().enabled && !self.is_removed.load(Ordering::Relaxed)
+    }
+
+    pub fn connection_count(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts a new connection unless the app is at its quota (1.2, row 8).
+    pub fn admit_connection(&self) -> bool {
+        let max = self.settings().limits.max_connections;
+        self.connections
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+                (max == 0 || count < max).then_some(count + 1)
+            })
+            .is_ok()
+    }
+
+    pub fn release_connection(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Takes `events` from the app's publish rate; `Err` tells the milliseconds to wait.
+    pub fn take_triggers(&self, events: u32) -> Result<(), u64> {
+        let rate = self.settings().limits.triggers_per_second;
+        if rate == 0 {
+            return Ok(());
+        }
+        let now_ms = self.clock.now_ms();
+        let mut bucket = lock(&self.triggers);
+        if bucket.try_take(events, now_ms) { Ok(()) } else { Err(bucket.retry_after_ms(events, now_ms)) }
+    }
+
+    /// Publishes an event of the REST API: delivered to every subscriber but `except`, and kept on cache
+    /// channels (2.9).
+    pub fn publish(
+        &self,
+        channel: ChannelName<'_>,
+        event: &str,
+        data: &DataToken<'_>,
+        except: Option<SocketId>,
+    ) -> Result<(), Overloaded> {
+        let settings = self.settings();
+        let limits = &settings.limits;
+        let cache_ttl_ms = Some(limits.cache_ttl_seconds.saturating_mul(1000));
+        let event = Publish { channel, event, data, user_id: None, except, cache_ttl_ms };
+        self.channels.publish(event, limits.max_cached_events, self.clock.now_ms())
+    }
+
+    pub fn channel_info(&self, name: ChannelName<'_>) -> ChannelInfo {
+        self.channels.info(name.as_str(), self.clock.now_ms())
+    }
+
+    pub fn occupied_channels(&self, prefix: &str) -> Vec<(Box<str>, ChannelInfo)> {
+        self.channels.occupied(prefix, self.clock.now_ms())
+    }
+
+    pub fn presence_user_ids(&self, name: ChannelName<'_>) -> Vec<Box<str>> {
+        self.channels.get(name.as_str()).map(|channel| channel.user_ids()).unwrap_or_default()
+    }
+
+    /// Closes every connection that signed in as the user (4.8); returns how many.
+    pub fn terminate_user(&self, user_id: &str) -> usize {
+        self.users.terminate(user_id)
+    }
+}
+
+/// Every app, by id and by each of its keys.
+#[derive(Debug, Default)]
+pub struct AppTable {
+    by_id: HashMap<Box<str>, Arc<App>>,
+    by_key: HashMap<Box<str>, Arc<App>>,
+}
+
+/// The apps, shared by all workers and replaced whole on reload.
+#[derive(Debug)]
+pub struct Apps {
+    table: ArcSwap<AppTable>,
+    mailboxes: Arc<[Mailbox]>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+impl Apps {
+    pub fn new(
+        configs: Vec<AppConfig>,
+        mailboxes: Arc<[Mailbox]>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Self {
+        let apps = Self { table: ArcSwap::default(), mailboxes, metrics, clock };
+        apps.reload(configs);
+        apps
+    }
+
+    pub fn by_key(&self, key: &str) -> Option<Arc<App>> {
+        self.table.load().by_key.get(key).cloned()
+    }
+
+    pub fn by_id(&self, id: &str) -> Option<Arc<App>> {
+        self.table.load().by_id.get(id).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Arc<App>> {
+        self.table.load().by_id.values().cloned().collect()
+    }
+
+    /// Takes over a new set of apps. Known ids keep their connections and channels and get the new settings;
+    /// apps that are gone or were disabled lose theirs.
+    pub fn reload(&self, configs: Vec<AppConfig>) {
+        let old = self.table.load_full();
+        let mut table = AppTable::default();
+        for config in configs {
+            let app = match old.by_id.get(&*config.id) {
+                Some(app) => {
+                    app.settings.store(Arc::new(Settings::new(config)));
+                    let rate = app.settings().limits.triggers_per_second;
+                    *lock(&app.triggers) = TokenBucket::new(rate, self.clock.now_ms());
+                    Arc::clone(app)
+                }
+                None => Arc::new(App::new(config, &self.mailboxes, &self.metrics, self.clock.clone())),
+            };
+            for (key, _) in &app.settings().keys {
+                table.by_key.insert(key.clone(), Arc::clone(&app));
+            }
+            table.by_id.insert(app.id.clone(), app);
+        }
+        for app in old.by_id.values() {
+            if !table.by_id.contains_key(&app.id) {
+                app.is_removed.store(true, Ordering::Relaxed);
+            }
+            if !app.is_enabled() {
+                for mailbox in self.mailboxes.iter() {
+                    mailbox.push(Job::CloseApp(Arc::clone(app)));
+                }
+            }
+        }
+        self.table.store(Arc::new(table));
+    }
+}

@@ -1,0 +1,77 @@
+//! Events that clients send to each other (2.8).
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use tidewire_protocol::DataToken;
+use tidewire_protocol::channel_name::{Access, ChannelName};
+use tidewire_protocol::error::Refusal;
+
+use crate::app::Settings;
+use crate::hub::Publish;
+use crate::worker::state::State;
+
+/// Passes the event on to the channel's other subscribers, or says why not.
+pub fn relay(state: &mut State, slot: u32, event: &str, channel: &str, data: Option<&RawValue>) {
+    let app = Arc::clone(&state.at(slot).app);
+    let settings = app.settings();
+    let data = data.map_or(DataToken::EMPTY_OBJECT, DataToken::from_json_value);
+    let name = match check(&settings, event, channel, &data) {
+        Ok(name) => name,
+        Err(refusal) => return state.refuse(slot, &refusal),
+    };
+    let position = app.channels.get(channel).and_then(|found| state.subscription_position(slot, found.id));
+    let Some(position) = position else {
+        return state.refuse(slot, &Refusal::ClientEventNotSubscribed { channel });
+    };
+    let now_ms = state.node.clock.now_ms();
+    let connection = state.at(slot);
+    if !connection.client_events.try_take(1, now_ms) {
+        let per_second = settings.limits.client_events_per_second;
+        return state.refuse(slot, &Refusal::ClientEventRate { per_second });
+    }
+    let publish = Publish {
+        channel: name,
+        event,
+        data: &data,
+        user_id: connection.subscriptions[position].member.as_deref().map(|id| &**id),
+        except: Some(connection.socket_id),
+        cache_ttl_ms: None,
+    };
+    let result = app.channels.publish(publish, 0, now_ms);
+    app.metrics.client_events.inc();
+    if let Err(overloaded) = result {
+        state.node.metrics.mailbox_full.inc();
+        state.send_error(slot, None, &overloaded.to_string());
+    }
+}
+
+/// The checks that need no look at the channel.
+fn check<'a>(
+    settings: &Settings,
+    event: &str,
+    channel: &'a str,
+    data: &DataToken<'_>,
+) -> Result<ChannelName<'a>, Refusal<'a>> {
+    let limits = &settings.limits;
+    if !settings.client_events {
+        return Err(Refusal::ClientEventsDisabled);
+    }
+    let name = ChannelName::parse(channel, limits.max_channel_name_length)?;
+    match name.access() {
+        Access::Private | Access::Presence => {}
+        Access::Encrypted => return Err(Refusal::ClientEventEncrypted),
+        Access::Public | Access::User => return Err(Refusal::ClientEventChannel),
+    }
+    if event.chars().count() > limits.max_event_name_length {
+        return Err(Refusal::ClientEventName { max_length: limits.max_event_name_length });
+    }
+    let bytes = data.decoded_len();
+    if bytes > limits.max_event_bytes {
+        return Err(Refusal::ClientEventTooLarge { bytes, max_bytes: limits.max_event_bytes });
+    }
+    if !data.is_valid_text() {
+        return Err(Refusal::ClientEventText);
+    }
+    Ok(name)
+}

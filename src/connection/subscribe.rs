@@ -1,0 +1,205 @@
+//! Joining and leaving channels (2.4, 2.5).
+
+use std::sync::Arc;
+
+use tidewire_protocol::auth;
+use tidewire_protocol::channel_name::{Access, ChannelName};
+use tidewire_protocol::error::Refusal;
+use tidewire_protocol::identity::{Member, MemberLimits};
+use tidewire_protocol::message::Subscribe;
+use tidewire_protocol::{frame, server_message};
+
+use super::{Connection, Library};
+use crate::app::Settings;
+use crate::hub::Subscribed;
+use crate::hub::channel::{JoinLimits, JoinRefused, Joined};
+use crate::worker::state::State;
+
+pub fn subscribe(state: &mut State, slot: u32, request: &Subscribe<'_>) {
+    let app = Arc::clone(&state.at(slot).app);
+    let settings = app.settings();
+    let name = match ChannelName::parse(&request.channel, settings.limits.max_channel_name_length) {
+        Ok(name) => name,
+        Err(error) => return refuse(state, slot, &request.channel, &Refusal::Name(error)),
+    };
+    if is_subscribed(state, slot, name.as_str()) {
+        // The subscription that exists is untouched, so nobody hears of an error on the channel itself.
+        return state.refuse(slot, &Refusal::AlreadySubscribed { channel: name.as_str() });
+    }
+    let connection = state.at(slot);
+    let max_subscriptions = settings.limits.max_subscriptions_per_connection;
+    let member = if connection.subscriptions.len() >= max_subscriptions {
+        Err(Refused::plain(Refusal::TooManySubscriptions { max_subscriptions }))
+    } else {
+        authorize(connection, &settings, name, request)
+    };
+    let member = match member {
+        Ok(member) => member,
+        Err(refused) => return refuse_with(state, slot, name.as_str(), &refused),
+    };
+    let limits = JoinLimits {
+        max_members: settings.limits.max_presence_members,
+        announce_count: settings.subscription_count,
+    };
+    let now_ms = state.node.clock.now_ms();
+    match app.channels.subscribe(name, state.worker, member.as_ref(), limits, now_ms) {
+        Ok(subscribed) => enter(state, slot, name, subscribed, member),
+        Err(JoinRefused::TooManyMembers | JoinRefused::Gone) => {
+            let max_members = limits.max_members;
+            refuse(state, slot, name.as_str(), &Refusal::TooManyMembers { channel: name.as_str(), max_members });
+        }
+    }
+}
+
+pub fn unsubscribe(state: &mut State, slot: u32, channel: &str) {
+    let position = state
+        .at(slot)
+        .app
+        .channels
+        .get(channel)
+        .and_then(|channel| state.subscription_position(slot, channel.id));
+    match position {
+        Some(position) => state.unsubscribe(slot, position),
+        None => state.refuse(slot, &Refusal::NotSubscribed { channel }),
+    }
+}
+
+/// Tells the client that it is in, and what the channel remembers.
+fn enter(
+    state: &mut State,
+    slot: u32,
+    name: ChannelName<'_>,
+    subscribed: Subscribed,
+    member: Option<Member>,
+) {
+    let Subscribed { channel, joined: Joined { after, succeeded, cached, .. } } = subscribed;
+    if name.needs_auth() {
+        state.at(slot).is_authorized = true;
+    }
+    state.add_subscription(slot, channel, after, member.map(|member| member.user_id));
+    state.send_text(slot, &succeeded);
+    match cached {
+        None => {}
+        Some(Some(frame)) => state.send(slot, &frame),
+        Some(None) => state.send_text(slot, &server_message::cache_miss(name.as_str())),
+    }
+}
+
+fn is_subscribed(state: &mut State, slot: u32, channel: &str) -> bool {
+    if state.at(slot).subscriptions.is_empty() {
+        return false;
+    }
+    let channel = state.at(slot).app.channels.get(channel);
+    channel.is_some_and(|channel| state.subscription_position(slot, channel.id).is_some())
+}
+
+/// Checks the right to join; gives the member identity on presence channels (2.7, 3.4).
+fn authorize(
+    connection: &Connection,
+    settings: &Settings,
+    name: ChannelName<'_>,
+    request: &Subscribe<'_>,
+) -> Result<Option<Member>, Refused> {
+    let channel = name.as_str();
+    match name.access() {
+        Access::Public => Ok(None),
+        Access::User => {
+            let user = connection.user.as_ref().map(|user| &*user.id);
+            if user.is_some() && user == name.user_id() {
+                return Ok(None);
+            }
+            Err(Refused::plain(Refusal::NotThatUser { channel }))
+        }
+        Access::Private | Access::Encrypted => {
+            verify(connection, settings, channel, request)?;
+            Ok(None)
+        }
+        Access::Presence => {
+            verify(connection, settings, channel, request)?;
+            identify(connection, settings, channel, request).map(Some)
+        }
+    }
+}
+
+/// Verifies `auth` over the exact bytes the client sent.
+fn verify(
+    connection: &Connection,
+    settings: &Settings,
+    channel: &str,
+    request: &Subscribe<'_>,
+) -> Result<(), Refused> {
+    let auth = request.auth.as_deref().ok_or(Refusal::AuthRequired { channel }).map_err(Refused::plain)?;
+    let (key, signature) =
+        auth::split_auth(auth).ok_or(Refusal::AuthFormat { channel }).map_err(Refused::plain)?;
+    let signing_key =
+        settings.signing_key(key).ok_or(Refusal::AuthKey { key }).map_err(Refused::plain)?;
+    let string_to_sign = auth::channel_string(connection.socket_id, channel, request.channel_data.as_deref());
+    if signing_key.verify_hex(&[string_to_sign.as_bytes()], signature) {
+        return Ok(());
+    }
+    Err(Refused::signature(&Refusal::Signature { string_to_sign: &string_to_sign, signature }))
+}
+
+/// The member is who `channel_data` says, else who signed in (2.7).
+fn identify(
+    connection: &Connection,
+    settings: &Settings,
+    channel: &str,
+    request: &Subscribe<'_>,
+) -> Result<Member, Refused> {
+    let limits = MemberLimits {
+        max_user_id_length: settings.limits.max_user_id_length,
+        max_user_info_bytes: settings.limits.max_user_info_bytes,
+        strict_user_info: settings.strict_user_info,
+    };
+    let member = match (&request.channel_data, &connection.user) {
+        (Some(channel_data), _) => Member::parse(channel_data, limits),
+        (None, Some(user)) => {
+            let member = Member { user_id: user.id.clone(), user_info: user.user_info.clone() };
+            member.check(limits).map(|()| member)
+        }
+        (None, None) => return Err(Refused::plain(Refusal::MemberRequired { channel })),
+    };
+    member.map_err(|error| Refused::plain(Refusal::Member(error)))
+}
+
+/// A refusal made into what is sent, so that it can outlive the texts it was made of.
+struct Refused {
+    message: String,
+    /// What `pusher:subscription_error` says: pusher-js shows it to people, who need no string to sign.
+    short: Option<&'static str>,
+    code: Option<u16>,
+    kind: (&'static str, u16),
+}
+
+impl Refused {
+    #[allow(clippy::needless_pass_by_value, reason = "fits map_err")]
+    fn plain(refusal: Refusal<'_>) -> Self {
+        Self::new(&refusal, None)
+    }
+
+    fn signature(refusal: &Refusal<'_>) -> Self {
+        Self::new(refusal, Some("Invalid signature"))
+    }
+
+    fn new(refusal: &Refusal<'_>, short: Option<&'static str>) -> Self {
+        Self { message: refusal.to_string(), short, code: refusal.code(), kind: refusal.subscription_error() }
+    }
+}
+
+fn refuse(state: &mut State, slot: u32, channel: &str, refusal: &Refusal<'_>) {
+    refuse_with(state, slot, channel, &Refused::new(refusal, None));
+}
+
+/// The error frame, and for pusher-js the event that Echo's `channel.error()` listens to (2.14).
+fn refuse_with(state: &mut State, slot: u32, channel: &str, refused: &Refused) {
+    let (kind, status) = refused.kind;
+    tracing::debug!(target: "tidewire::connection", socket_id = %state.at(slot).socket_id, channel,
+        error = refused.short.unwrap_or(&refused.message), "subscription refused");
+    state.send_error(slot, refused.code, &refused.message);
+    if state.at(slot).client.library == Library::Js {
+        let error = refused.short.unwrap_or(&refused.message);
+        let text = server_message::subscription_error(channel, kind, error, status);
+        state.send(slot, &frame::encode_text(&text));
+    }
+}

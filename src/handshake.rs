@@ -1,0 +1,260 @@
+//! The WebSocket handshake: from an HTTP request to a greeted client, or to a refusal it understands (1.1, 1.2).
+//!
+//! Refusals come after the upgrade, as an error frame with a close code: clients take an HTTP status for a
+//! broken network and try for ever without telling anybody why.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::{HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
+use hyper::{Request, StatusCode};
+use percent_encoding::percent_decode_str;
+use tidewire_protocol::error::Rejection;
+use tidewire_protocol::{frame, server_message};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::app::App;
+use crate::connection::{Client, Library};
+use crate::http::{respond, routes};
+use crate::node::Node;
+use crate::socket::{self, Upgrade};
+use crate::worker::{HandshakePlace, Worker};
+
+/// Protocol versions that are served; older ones are retired.
+const PROTOCOLS: std::ops::RangeInclusive<u8> = 4..=7;
+/// What a client that names none is taken for.
+const DEFAULT_PROTOCOL: u8 = 7;
+const SUBPROTOCOL_PREFIX: &str = "pusher-channels-protocol-";
+/// Pause before a newcomer is refused during a drain: clients come back at once after 4200.
+const DRAIN_REFUSAL_PAUSE: Duration = Duration::from_secs(1);
+/// How long a refused client may take to read why and to hang up.
+const REFUSAL_GRACE: Duration = Duration::from_secs(5);
+
+/// Answers 101 and goes on in a task of its own; over the worker's limit of handshakes, 503.
+pub fn upgrade(worker: &Rc<Worker>, mut request: Request<Incoming>, peer: IpAddr) -> respond::Reply {
+    let Some(place) = worker.begin_handshake() else {
+        let mut busy = respond::text(StatusCode::SERVICE_UNAVAILABLE, "Too many handshakes, try again in a second\n");
+        busy.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        worker.node.metrics.handshakes_refused(busy.status().as_u16()).inc();
+        return busy;
+    };
+    let (mut reply, upgrade) = match socket::upgrade(&mut request) {
+        Ok(answered) => answered,
+        Err(error) => return not_a_handshake(&error.to_string()),
+    };
+    if let Some(subprotocol) = choose_subprotocol(request.headers()) {
+        reply.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, subprotocol.clone());
+    }
+    tokio::task::spawn_local(greet(Rc::clone(worker), place, upgrade, Hello::of(&worker.node, &request, peer)));
+    reply
+}
+
+fn not_a_handshake(error: &str) -> respond::Reply {
+    let mut reply = respond::text(StatusCode::BAD_REQUEST, format!("Not a WebSocket handshake: {error}\n"));
+    reply.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    reply
+}
+
+/// The first `pusher-channels-protocol-N` on offer (Apple's stack breaks off when nothing is chosen).
+fn choose_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL);
+    let names = offers.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let chosen = names.map(str::trim).find(|name| name.starts_with(SUBPROTOCOL_PREFIX))?;
+    HeaderValue::from_str(chosen).ok()
+}
+
+/// What of the request decides about the connection.
+struct Hello {
+    /// The part behind `/app/`; `None` on any other path.
+    key: Option<Box<str>>,
+    protocol: Option<Box<str>>,
+    library: Library,
+    origin: Option<Box<str>>,
+    is_tls: bool,
+    address: IpAddr,
+}
+
+impl Hello {
+    fn of<B>(node: &Node, request: &Request<B>, peer: IpAddr) -> Self {
+        let headers = request.headers();
+        let is_trusted = node.config.trusted_proxies.iter().any(|network| network.contains(&peer));
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let forwarded = |name: &str| header(name).filter(|_| is_trusted);
+        let query = request.uri().query().unwrap_or("");
+        let first = |list: &str| list.split(',').next().unwrap_or("").trim().to_owned();
+        Self {
+            key: routes::socket_key(request.uri().path(), &node.config.path_prefix).map(Box::from),
+            protocol: parameter(query, "protocol").map(|value| value.as_ref().into()),
+            library: parameter(query, "client").map_or(Library::Other, |name| Library::from_name(&name)),
+            origin: header(ORIGIN.as_str()).map(Box::from),
+            is_tls: forwarded("x-forwarded-proto")
+                .map(first)
+                .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss")),
+            address: forwarded("x-forwarded-for")
+                .map(first)
+                .and_then(|address| address.parse().ok())
+                .unwrap_or(peer),
+        }
+    }
+
+    /// The rows of 1.2 in their order; the first that applies refuses.
+    fn decide<'a>(&'a self, node: &Node, app: Option<&Arc<App>>) -> Result<Client, Rejection<'a>> {
+        let key = self.key.as_deref().ok_or(Rejection::PathNotFound)?;
+        let app = app.ok_or(Rejection::AppUnknown { key })?;
+        let settings = app.settings();
+        if !app.is_enabled() {
+            return Err(Rejection::AppDisabled);
+        }
+        if settings.require_tls && !self.is_tls {
+            return Err(Rejection::TlsRequired);
+        }
+        let protocol = self.protocol_version(node.config.require_protocol_version)?;
+        if let Some(origin) = self.origin.as_deref()
+            && !origin_is_allowed(&settings.allowed_origins, origin)
+        {
+            return Err(Rejection::OriginNotAllowed { origin });
+        }
+        if node.is_draining() {
+            return Err(Rejection::Draining);
+        }
+        if !node.admit_connection() {
+            return Err(Rejection::OverCapacity);
+        }
+        if !app.admit_connection() {
+            node.release_connection();
+            return Err(Rejection::OverConnectionQuota { max_connections: settings.limits.max_connections });
+        }
+        Ok(Client { address: self.address, protocol, library: self.library })
+    }
+
+    fn protocol_version(&self, is_required: bool) -> Result<u8, Rejection<'_>> {
+        match self.protocol.as_deref() {
+            None if is_required => Err(Rejection::ProtocolMissing),
+            None => Ok(DEFAULT_PROTOCOL),
+            Some(version) => version
+                .parse()
+                .ok()
+                .filter(|version| PROTOCOLS.contains(version))
+                .ok_or(Rejection::UnsupportedProtocol { version }),
+        }
+    }
+}
+
+/// The first value of a query parameter, percent-decoded.
+fn parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| percent_decode_str(value).decode_utf8_lossy())
+}
+
+/// Patterns are hosts or URLs; `*` allows all, `*.example.com` every host below. An empty list allows all.
+fn origin_is_allowed(patterns: &[String], origin: &str) -> bool {
+    fn host_of(url: &str) -> &str {
+        let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+        authority.split('/').next().unwrap_or(authority)
+    }
+    fn without_port(host: &str) -> &str {
+        match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            _ => host,
+        }
+    }
+    let origin = origin.to_ascii_lowercase();
+    let host = host_of(&origin);
+    patterns.is_empty()
+        || patterns.iter().any(|pattern| {
+            let pattern = pattern.to_ascii_lowercase();
+            if pattern.contains("://") {
+                return origin == pattern.trim_end_matches('/');
+            }
+            // A pattern without a port allows every port.
+            let name = without_port(host);
+            match pattern.strip_prefix("*.") {
+                Some(domain) => name.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')),
+                None => pattern == "*" || pattern == host || pattern == name,
+            }
+        })
+}
+
+async fn greet(worker: Rc<Worker>, place: HandshakePlace, upgrade: Upgrade, hello: Hello) {
+    let limit = Duration::from_secs(worker.node.config.handshake_timeout_seconds);
+    let Ok(Some((stream, early))) = tokio::time::timeout(limit, upgrade.into_stream()).await else { return };
+    let app = hello.key.as_deref().and_then(|key| worker.node.apps.by_key(key));
+    let decision = hello.decide(&worker.node, app.as_ref());
+    match (decision, app) {
+        (Ok(client), Some(app)) => {
+            drop(place);
+            worker.admit(stream, &early, app, client);
+        }
+        (Err(rejection), _) => refuse(&worker, stream, &rejection, hello.address).await,
+        (Ok(_), None) => {}
+    }
+}
+
+/// Tells why in both ways, then waits for the client to hang up (1.2).
+async fn refuse(worker: &Worker, mut stream: TcpStream, rejection: &Rejection<'_>, address: IpAddr) {
+    let code = rejection.close_code().number();
+    let message = rejection.to_string();
+    worker.node.metrics.handshakes_refused(code).inc();
+    tracing::info!(target: "tidewire::handshake", code, %address, "refused a connection: {message}");
+    if *rejection == Rejection::Draining {
+        tokio::time::sleep(DRAIN_REFUSAL_PAUSE).await;
+    }
+    let mut frames = frame::encode_text(&server_message::error(Some(code), &message)).to_vec();
+    frames.extend_from_slice(&frame::encode_close(code, rejection.close_code().meaning()));
+    let goodbye = async {
+        stream.write_all(&frames).await?;
+        stream.shutdown().await?;
+        let mut discarded = [0; 512];
+        while stream.read(&mut discarded).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    // The client is gone already, or does not care to read.
+    let _ = tokio::time::timeout(REFUSAL_GRACE, goodbye).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allows(pattern: &str, origin: &str) -> bool {
+        origin_is_allowed(&[pattern.to_owned()], origin)
+    }
+
+    #[test]
+    fn s018_origins_match_by_host_url_or_wildcard() {
+        assert!(origin_is_allowed(&[], "https://any.example"));
+        assert!(allows("*", "https://any.example"));
+        assert!(allows("app.example.com", "https://app.example.com"));
+        assert!(allows("app.example.com", "http://APP.example.com:8080"));
+        assert!(allows("localhost:3000", "http://localhost:3000"));
+        assert!(!allows("localhost:3000", "http://localhost:3001"));
+        assert!(allows("https://app.example.com/", "https://app.example.com"));
+        assert!(!allows("https://app.example.com", "http://app.example.com"));
+        assert!(allows("*.example.com", "https://a.b.example.com"));
+        assert!(!allows("*.example.com", "https://example.com"));
+        assert!(!allows("*.example.com", "https://badexample.com"));
+        assert!(!allows("example.com", "null"));
+    }
+
+    #[test]
+    fn only_pushers_own_subprotocol_is_chosen() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(choose_subprotocol(&headers), None);
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("chat, pusher-channels-protocol-7"));
+        assert_eq!(choose_subprotocol(&headers).unwrap(), "pusher-channels-protocol-7");
+    }
+
+    #[test]
+    fn parameters_are_decoded() {
+        assert_eq!(parameter("a=1&client=js%2Dx", "client").as_deref(), Some("js-x"));
+        assert_eq!(parameter("a=1", "client"), None);
+    }
+}

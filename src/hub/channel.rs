@@ -1,0 +1,342 @@
+//! One channel: its order, its subscribers' workers, members, counts and cached event.
+//!
+//! Everything that decides what a subscriber sees happens under the channel's one lock, the *order lock*:
+//! joining, leaving and publishing each take it once, so that every worker receives the channel's frames in
+//! the same order and a newcomer's snapshot joins the stream without a hole or a repetition.
+
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use tidewire_protocol::channel_name::{Access, ChannelName};
+use tidewire_protocol::identity::Member;
+use tidewire_protocol::socket_id::SocketId;
+use tidewire_protocol::{frame, server_message};
+
+use super::members::{Full, Members};
+use crate::sync::lock;
+use crate::worker::mailbox::{Audience, Delivery, Job, Mailbox};
+
+/// Above this many subscribers `subscription_count` is throttled (2.11).
+const COUNT_THROTTLE_FROM: u32 = 100;
+/// Milliseconds between two throttled counts.
+const COUNT_THROTTLE_MS: u64 = 5_000;
+
+#[derive(Debug)]
+pub struct Channel {
+    /// Unique in this process; workers key their subscriber lists by it.
+    pub id: u64,
+    name: Box<str>,
+    access: Access,
+    is_cache: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Frames published so far; the next one is `sequence + 1`.
+    sequence: u64,
+    /// Bit per worker that has a subscriber here.
+    workers: u64,
+    subscriptions: u32,
+    /// Taken out of the directory: whoever still holds the channel has to look it up again.
+    is_gone: bool,
+    members: Option<Box<Members>>,
+    cached: Option<Box<Cached>>,
+    count: CountThrottle,
+}
+
+#[derive(Debug, Default)]
+struct CountThrottle {
+    last_sent_ms: u64,
+    is_pending: bool,
+}
+
+/// The last event of a cache channel (2.9).
+#[derive(Debug)]
+struct Cached {
+    frame: Bytes,
+    /// The event's data as text, for `info=cache`.
+    data: Box<str>,
+    expires_ms: u64,
+}
+
+/// What a worker needs to know of the app's settings to join a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct JoinLimits {
+    pub max_members: usize,
+    /// Whether the app has `subscription_count` on.
+    pub announce_count: bool,
+}
+
+/// A connection was added to the channel.
+#[derive(Debug)]
+pub struct Joined {
+    /// The channel's sequence at that moment: frames up to it are not for the newcomer.
+    pub after: u64,
+    /// `subscription_succeeded` as JSON text.
+    pub succeeded: String,
+    /// Of cache channels: the cached frame, or `None` inside for a miss.
+    pub cached: Option<Option<Bytes>>,
+    /// The count frame waits for the throttle to pass: call [`Channel::flush_count`] later.
+    pub count_is_pending: bool,
+}
+
+#[derive(Debug)]
+pub enum JoinRefused {
+    /// The channel left the directory in between: look it up again.
+    Gone,
+    TooManyMembers,
+}
+
+/// A connection was removed from the channel.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Nothing keeps the channel any more.
+    pub is_idle: bool,
+    pub count_is_pending: bool,
+}
+
+/// What reads of the REST API tell about a channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChannelInfo {
+    pub occupied: bool,
+    pub subscription_count: usize,
+    pub user_count: usize,
+    pub cached: Option<CachedInfo>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedInfo {
+    pub data: String,
+    pub ttl_seconds: u64,
+}
+
+/// What a publish adds to a cache channel.
+pub struct CacheEntry {
+    pub data: Box<str>,
+    pub expires_ms: u64,
+}
+
+impl Channel {
+    pub fn new(id: u64, name: ChannelName<'_>) -> Self {
+        Self {
+            id,
+            name: name.as_str().into(),
+            access: name.access(),
+            is_cache: name.is_cache(),
+            state: Mutex::default(),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Adds a connection of `worker`, with its member identity on a presence channel.
+    pub fn join(
+        &self,
+        worker: usize,
+        member: Option<&Member>,
+        limits: JoinLimits,
+        mailboxes: &[Mailbox],
+        now_ms: u64,
+    ) -> Result<Joined, JoinRefused> {
+        let mut state = lock(&self.state);
+        if state.is_gone {
+            return Err(JoinRefused::Gone);
+        }
+        let succeeded = match member {
+            None => server_message::subscription_succeeded(&self.name),
+            Some(member) => {
+                let members = state.members.get_or_insert_default();
+                let is_first =
+                    members.join(member, limits.max_members).map_err(|Full| JoinRefused::TooManyMembers)?;
+                let succeeded = server_message::presence_succeeded(&self.name, members.iter());
+                if is_first {
+                    let info = member.user_info.as_deref();
+                    let added = server_message::member_added(&self.name, &member.user_id, info);
+                    self.push(&mut state, mailboxes, &added, Audience::Everyone);
+                }
+                succeeded
+            }
+        };
+        state.workers |= 1 << worker;
+        state.subscriptions += 1;
+        let after = state.sequence;
+        let cached = self.is_cache.then(|| state.live_cache(now_ms).map(|cached| cached.frame.clone()));
+        let count_is_pending = limits.announce_count && self.announce_count(&mut state, mailboxes, now_ms);
+        Ok(Joined { after, succeeded, cached, count_is_pending })
+    }
+
+    /// Removes a connection. `worker_is_done` says that it was the worker's last subscriber here.
+    pub fn leave(
+        &self,
+        worker: usize,
+        worker_is_done: bool,
+        user_id: Option<&str>,
+        announce_count: bool,
+        mailboxes: &[Mailbox],
+        now_ms: u64,
+    ) -> Left {
+        let mut state = lock(&self.state);
+        state.subscriptions = state.subscriptions.saturating_sub(1);
+        if worker_is_done {
+            state.workers &= !(1 << worker);
+        }
+        if let (Some(user_id), Some(members)) = (user_id, state.members.as_mut()) {
+            let is_last = members.leave(user_id);
+            if members.len() == 0 {
+                state.members = None;
+            }
+            if is_last {
+                let removed = server_message::member_removed(&self.name, user_id);
+                self.push(&mut state, mailboxes, &removed, Audience::Everyone);
+            }
+        }
+        let count_is_pending = announce_count && self.announce_count(&mut state, mailboxes, now_ms);
+        Left { is_idle: state.is_idle(now_ms), count_is_pending }
+    }
+
+    /// Sends one encoded frame to all subscribers but `except`, and keeps `cache` on a cache channel.
+    /// Returns whether the channel has a cached event now that it had not before.
+    pub fn publish(
+        &self,
+        frame: Bytes,
+        except: Option<SocketId>,
+        cache: Option<CacheEntry>,
+        mailboxes: &[Mailbox],
+    ) -> Published {
+        let mut state = lock(&self.state);
+        if state.is_gone {
+            return Published::Gone;
+        }
+        let mut is_new_entry = false;
+        if let Some(CacheEntry { data, expires_ms }) = cache {
+            is_new_entry = state.cached.is_none();
+            state.cached = Some(Box::new(Cached { frame: frame.clone(), data, expires_ms }));
+        }
+        deliver(self.id, &mut state, mailboxes, frame, except, Audience::Everyone);
+        Published::Done { is_new_entry }
+    }
+
+    /// Sends the count that the throttle held back, once it may go.
+    /// Returns true while it still has to wait.
+    pub fn flush_count(&self, mailboxes: &[Mailbox], now_ms: u64) -> bool {
+        let mut state = lock(&self.state);
+        if !state.count.is_pending {
+            return false;
+        }
+        if now_ms < state.count.last_sent_ms + COUNT_THROTTLE_MS {
+            return true;
+        }
+        self.send_count(&mut state, mailboxes, now_ms);
+        false
+    }
+
+    pub fn info(&self, now_ms: u64) -> ChannelInfo {
+        let state = lock(&self.state);
+        ChannelInfo {
+            occupied: state.subscriptions > 0,
+            subscription_count: state.subscriptions as usize,
+            user_count: state.members.as_ref().map_or(0, |members| members.len()),
+            cached: state.live_cache(now_ms).map(|cached| CachedInfo {
+                data: cached.data.to_string(),
+                ttl_seconds: (cached.expires_ms - now_ms).div_ceil(1000),
+            }),
+        }
+    }
+
+    pub fn user_ids(&self) -> Vec<Box<str>> {
+        let state = lock(&self.state);
+        state.members.iter().flat_map(|members| members.user_ids().map(Box::from)).collect()
+    }
+
+    /// Drops an expired cache entry; true when there was one.
+    pub fn expire_cache(&self, now_ms: u64) -> bool {
+        let mut state = lock(&self.state);
+        let is_expired = state.cached.is_some() && state.live_cache(now_ms).is_none();
+        if is_expired {
+            state.cached = None;
+        }
+        is_expired
+    }
+
+    /// Marks an idle channel as gone, for the directory that is about to drop it.
+    pub fn retire(&self, now_ms: u64) -> Option<Retired> {
+        let mut state = lock(&self.state);
+        if state.is_gone || !state.is_idle(now_ms) {
+            return None;
+        }
+        state.is_gone = true;
+        Some(Retired { had_cache_entry: state.cached.take().is_some() })
+    }
+
+    /// Announces the new count now, or notes that it has to wait; true when it has just begun to wait.
+    fn announce_count(&self, state: &mut State, mailboxes: &[Mailbox], now_ms: u64) -> bool {
+        if matches!(self.access, Access::Presence | Access::User) {
+            return false;
+        }
+        let is_quiet = now_ms >= state.count.last_sent_ms + COUNT_THROTTLE_MS;
+        if state.subscriptions <= COUNT_THROTTLE_FROM || is_quiet {
+            self.send_count(state, mailboxes, now_ms);
+            return false;
+        }
+        !std::mem::replace(&mut state.count.is_pending, true)
+    }
+
+    fn send_count(&self, state: &mut State, mailboxes: &[Mailbox], now_ms: u64) {
+        state.count = CountThrottle { last_sent_ms: now_ms, is_pending: false };
+        let text = server_message::subscription_count(&self.name, state.subscriptions as usize);
+        let audience =
+            if self.access == Access::Encrypted { Audience::ExceptJava } else { Audience::Everyone };
+        self.push(state, mailboxes, &text, audience);
+    }
+
+    fn push(&self, state: &mut State, mailboxes: &[Mailbox], text: &str, audience: Audience) {
+        if state.workers != 0 {
+            deliver(self.id, state, mailboxes, frame::encode_text(text), None, audience);
+        }
+    }
+}
+
+pub enum Published {
+    Gone,
+    Done { is_new_entry: bool },
+}
+
+pub struct Retired {
+    pub had_cache_entry: bool,
+}
+
+impl State {
+    fn live_cache(&self, now_ms: u64) -> Option<&Cached> {
+        self.cached.as_deref().filter(|cached| cached.expires_ms > now_ms)
+    }
+
+    fn is_idle(&self, now_ms: u64) -> bool {
+        self.subscriptions == 0 && self.live_cache(now_ms).is_none()
+    }
+}
+
+/// Gives the frame its place in the channel's order, and a copy to each worker with subscribers.
+fn deliver(
+    channel: u64,
+    state: &mut State,
+    mailboxes: &[Mailbox],
+    frame: Bytes,
+    except: Option<SocketId>,
+    audience: Audience,
+) {
+    state.sequence += 1;
+    let delivery = Delivery { channel, sequence: state.sequence, frame, except, audience };
+    let mut workers = state.workers;
+    while workers != 0 {
+        let worker = workers.trailing_zeros() as usize;
+        workers &= workers - 1;
+        mailboxes[worker].push(Job::Deliver(delivery.clone()));
+    }
+}

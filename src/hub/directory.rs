@@ -1,0 +1,255 @@
+//! All channels of one app, found by name.
+//!
+//! Lock order: a shard of the directory, then a channel's order lock, then a mailbox. Nothing takes a shard
+//! while it holds an order lock.
+
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use dashmap::DashSet;
+use tidewire_protocol::channel_name::{Access, ChannelName};
+use tidewire_protocol::frame;
+use tidewire_protocol::identity::Member;
+use tidewire_protocol::{DataToken, server_message};
+use tidewire_protocol::socket_id::SocketId;
+
+use super::channel::{CacheEntry, Channel, ChannelInfo, JoinLimits, JoinRefused, Joined, Published};
+use crate::sync::lock;
+use crate::telemetry::metrics::AppMetrics;
+use crate::worker::mailbox::Mailbox;
+
+/// Channel ids are unique in the process, so that workers can key their lists by them for all apps.
+static NEXT_CHANNEL_ID: AtomicU64 = AtomicU64::new(1);
+
+#[derive(Debug)]
+pub struct Directory {
+    channels: DashSet<ByName>,
+    mailboxes: Arc<[Mailbox]>,
+    metrics: AppMetrics,
+    cached_events: AtomicUsize,
+    /// Channels whose `subscription_count` waits for its throttle: at most one entry per channel.
+    pending_counts: Mutex<Vec<Arc<Channel>>>,
+}
+
+/// An event on its way to a channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Publish<'a> {
+    pub channel: ChannelName<'a>,
+    pub event: &'a str,
+    pub data: &'a DataToken<'a>,
+    /// Authorised id of the sender, of client events on presence channels only.
+    pub user_id: Option<&'a str>,
+    pub except: Option<SocketId>,
+    /// How long a cache channel keeps the event; `None` for client events, which are never cached.
+    pub cache_ttl_ms: Option<u64>,
+}
+
+/// A worker's queue is full: nothing was sent, try again in a second.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the server is overloaded; nothing was sent, try again in a second")]
+pub struct Overloaded;
+
+/// A subscription that was entered in the directory.
+#[derive(Debug)]
+pub struct Subscribed {
+    pub channel: Arc<Channel>,
+    pub joined: Joined,
+}
+
+impl Directory {
+    pub fn new(mailboxes: Arc<[Mailbox]>, metrics: AppMetrics) -> Self {
+        Self {
+            channels: DashSet::new(),
+            mailboxes,
+            metrics,
+            cached_events: AtomicUsize::new(0),
+            pending_counts: Mutex::default(),
+        }
+    }
+
+    pub fn get(&self, name: &str) -> Option<Arc<Channel>> {
+        self.channels.get(name).map(|entry| Arc::clone(&entry.0))
+    }
+
+    /// Adds a connection of `worker` to the channel, making the channel when it is new.
+    pub fn subscribe(
+        &self,
+        name: ChannelName<'_>,
+        worker: usize,
+        member: Option<&Member>,
+        limits: JoinLimits,
+        now_ms: u64,
+    ) -> Result<Subscribed, JoinRefused> {
+        loop {
+            let channel = self.get_or_create(name);
+            match channel.join(worker, member, limits, &self.mailboxes, now_ms) {
+                Ok(joined) => {
+                    if joined.count_is_pending {
+                        lock(&self.pending_counts).push(Arc::clone(&channel));
+                    }
+                    return Ok(Subscribed { channel, joined });
+                }
+                Err(JoinRefused::Gone) => {}
+                Err(refused) => {
+                    self.remove_idle(&channel, now_ms);
+                    return Err(refused);
+                }
+            }
+        }
+    }
+
+    /// Takes a connection of `worker` out of the channel.
+    pub fn unsubscribe(
+        &self,
+        channel: &Arc<Channel>,
+        worker: usize,
+        worker_is_done: bool,
+        user_id: Option<&str>,
+        announce_count: bool,
+        now_ms: u64,
+    ) {
+        let left = channel.leave(worker, worker_is_done, user_id, announce_count, &self.mailboxes, now_ms);
+        if left.count_is_pending {
+            lock(&self.pending_counts).push(Arc::clone(channel));
+        }
+        if left.is_idle {
+            self.remove_idle(channel, now_ms);
+        }
+    }
+
+    /// Sends an event to every subscriber but `except`. `max_cached_events` bounds the app's cache entries.
+    pub fn publish(
+        &self,
+        event: Publish<'_>,
+        max_cached_events: usize,
+        now_ms: u64,
+    ) -> Result<(), Overloaded> {
+        let cache_ttl_ms = event.cache_ttl_ms.filter(|_| event.channel.is_cache());
+        loop {
+            let channel = match (self.get(event.channel.as_str()), cache_ttl_ms) {
+                (Some(channel), _) => channel,
+                (None, Some(_)) => self.get_or_create(event.channel),
+                (None, None) => return Ok(()),
+            };
+            if !self.mailboxes.iter().all(Mailbox::has_room) {
+                self.remove_idle(&channel, now_ms);
+                return Err(Overloaded);
+            }
+            let text =
+                server_message::channel_event(event.event, channel.name(), event.data, event.user_id);
+            let cache = cache_ttl_ms.filter(|_| self.may_cache(&channel, max_cached_events, now_ms)).map(
+                |ttl_ms| CacheEntry {
+                    data: event.data.decode().unwrap_or_default().into(),
+                    expires_ms: now_ms + ttl_ms,
+                },
+            );
+            match channel.publish(frame::encode_text(&text), event.except, cache, &self.mailboxes) {
+                Published::Gone => {}
+                Published::Done { is_new_entry } => {
+                    if is_new_entry {
+                        self.cached_events.fetch_add(1, Ordering::Relaxed);
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// `info` of a channel; that of a channel nobody knows is empty.
+    pub fn info(&self, name: &str, now_ms: u64) -> ChannelInfo {
+        self.get(name).map(|channel| channel.info(now_ms)).unwrap_or_default()
+    }
+
+    /// Occupied channels whose name begins with `prefix`, without users' own channels (4.7).
+    pub fn occupied(&self, prefix: &str, now_ms: u64) -> Vec<(Box<str>, ChannelInfo)> {
+        self.channels
+            .iter()
+            .filter(|entry| entry.0.access() != Access::User && entry.0.name().starts_with(prefix))
+            .map(|entry| (Box::from(entry.0.name()), entry.0.info(now_ms)))
+            .filter(|(_, info)| info.occupied)
+            .collect()
+    }
+
+    /// Sends the counts whose throttle has passed. Called with every tick.
+    pub fn flush_counts(&self, now_ms: u64) {
+        let mut waiting = std::mem::take(&mut *lock(&self.pending_counts));
+        waiting.retain(|channel| channel.flush_count(&self.mailboxes, now_ms));
+        lock(&self.pending_counts).append(&mut waiting);
+    }
+
+    /// Drops expired cache entries, and the channels that only they kept.
+    pub fn expire_cache(&self, now_ms: u64) {
+        if self.cached_events.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let expired: Vec<Arc<Channel>> = self
+            .channels
+            .iter()
+            .filter(|entry| entry.0.expire_cache(now_ms))
+            .map(|entry| Arc::clone(&entry.0))
+            .collect();
+        self.cached_events.fetch_sub(expired.len(), Ordering::Relaxed);
+        for channel in expired {
+            self.remove_idle(&channel, now_ms);
+        }
+    }
+
+    fn may_cache(&self, channel: &Channel, max_cached_events: usize, now_ms: u64) -> bool {
+        self.cached_events.load(Ordering::Relaxed) < max_cached_events
+            || channel.info(now_ms).cached.is_some()
+    }
+
+    fn get_or_create(&self, name: ChannelName<'_>) -> Arc<Channel> {
+        loop {
+            if let Some(channel) = self.get(name.as_str()) {
+                return channel;
+            }
+            let channel = Arc::new(Channel::new(NEXT_CHANNEL_ID.fetch_add(1, Ordering::Relaxed), name));
+            if self.channels.insert(ByName(Arc::clone(&channel))) {
+                self.metrics.channels.inc();
+                return channel;
+            }
+            // Somebody else was faster: take theirs, unless it has left again already.
+        }
+    }
+
+    fn remove_idle(&self, channel: &Arc<Channel>, now_ms: u64) {
+        let mut retired = None;
+        self.channels.remove_if(channel.name(), |entry| {
+            retired = if Arc::ptr_eq(&entry.0, channel) { channel.retire(now_ms) } else { None };
+            retired.is_some()
+        });
+        if let Some(retired) = retired {
+            self.metrics.channels.dec();
+            if retired.had_cache_entry {
+                self.cached_events.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// A channel that hashes and compares as its name, so that the name is kept once.
+#[derive(Debug)]
+struct ByName(Arc<Channel>);
+
+impl Borrow<str> for ByName {
+    fn borrow(&self) -> &str {
+        self.0.name()
+    }
+}
+
+impl Hash for ByName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.name().hash(state);
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name() == other.0.name()
+    }
+}
+
+impl Eq for ByName {}

@@ -1,0 +1,89 @@
+//! What all workers of this process share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::app::Apps;
+use crate::clock::Clock;
+use crate::config::{Config, ServerConfig};
+use crate::telemetry::metrics::Metrics;
+use crate::worker::mailbox::Mailbox;
+
+/// File descriptors that are kept free for listeners, the API, logs and configuration files.
+const RESERVED_DESCRIPTORS: usize = 128;
+
+#[derive(Debug)]
+pub struct Node {
+    pub config: ServerConfig,
+    pub apps: Apps,
+    pub clock: Clock,
+    pub metrics: Arc<Metrics>,
+    pub mailboxes: Arc<[Mailbox]>,
+    /// Connections of all apps and workers.
+    connections: AtomicUsize,
+    max_connections: usize,
+    is_draining: AtomicBool,
+}
+
+impl Node {
+    pub fn new(config: Config, workers: usize, clock: Clock) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let mailboxes: Arc<[Mailbox]> =
+            (0..workers).map(|_| Mailbox::new(config.server.mailbox_jobs)).collect();
+        let apps = Apps::new(config.apps, Arc::clone(&mailboxes), Arc::clone(&metrics), clock.clone());
+        let max_connections = match config.server.max_connections {
+            0 => descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(1),
+            max => max,
+        };
+        Self {
+            config: config.server,
+            apps,
+            clock,
+            metrics,
+            mailboxes,
+            connections: AtomicUsize::new(0),
+            max_connections,
+            is_draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Connections above which newcomers are refused with 4100.
+    pub fn max_connections(&self) -> usize {
+        self.max_connections
+    }
+
+    pub fn connection_count(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection unless the node is full.
+    pub fn admit_connection(&self) -> bool {
+        self.connections
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+                (count < self.max_connections).then_some(count + 1)
+            })
+            .is_ok()
+    }
+
+    pub fn release_connection(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether the server is on its way out: not ready, and refusing connections with 4200.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Starts the drain; false when it had begun already.
+    pub fn begin_drain(&self) -> bool {
+        let begins = !self.is_draining.swap(true, Ordering::Relaxed);
+        self.metrics.draining.set(1);
+        begins
+    }
+}
+
+/// The soft limit of open files, which `main` has raised to the hard one.
+pub fn descriptor_limit() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}

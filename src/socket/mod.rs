@@ -1,0 +1,138 @@
+//! The byte stream of one WebSocket after its handshake: frames in, frames out, the close.
+//!
+//! Nothing here knows the Pusher protocol; `examples/echo.rs` serves a plain echo on it, for RFC 6455 suites.
+
+mod input;
+mod outbox;
+mod upgrade;
+
+use std::io;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use tokio::net::tcp::OwnedWriteHalf;
+
+pub use self::input::Input;
+use self::outbox::{MAX_SLICES, Outbox};
+pub use self::upgrade::{Upgrade, is_upgrade, upgrade};
+
+/// The writing side. Frames are written at once; only what the kernel does not take is kept.
+#[derive(Debug)]
+pub struct Socket {
+    writer: OwnedWriteHalf,
+    /// Of the task that [flushes](Self::poll_flush).
+    waker: Option<Waker>,
+    outbox: Option<Box<Outbox>>,
+}
+
+/// What became of a frame that was to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Written, or waiting in the outbox. A connection that broke is noticed by its reading side.
+    Accepted,
+    /// The outbox is full: the client reads too slowly and has to be closed.
+    Overflow,
+}
+
+impl Socket {
+    pub fn new(writer: OwnedWriteHalf) -> Self {
+        Self { writer, waker: None, outbox: None }
+    }
+
+    /// Sends a whole frame; `max_bytes` bounds what may wait.
+    pub fn send(&mut self, frame: &Bytes, max_bytes: usize) -> Sent {
+        self.send_all(frame, std::slice::from_ref(frame), max_bytes)
+    }
+
+    /// Sends several frames with one write. `joined` is all of `frames` in one piece.
+    pub fn send_all(&mut self, joined: &Bytes, frames: &[Bytes], max_bytes: usize) -> Sent {
+        if self.outbox.is_some() {
+            return self.queue(frames, 0, max_bytes);
+        }
+        match self.writer.try_write(joined) {
+            Ok(written) if written == joined.len() => Sent::Accepted,
+            Ok(written) => self.queue(frames, written, max_bytes),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.queue(frames, 0, max_bytes),
+            Err(_) => Sent::Accepted,
+        }
+    }
+
+    /// Queues what is left of `frames` after `written` bytes of them.
+    fn queue(&mut self, frames: &[Bytes], mut written: usize, max_bytes: usize) -> Sent {
+        let outbox = match &mut self.outbox {
+            Some(outbox) => outbox,
+            none => {
+                if let Some(waker) = &self.waker {
+                    waker.wake_by_ref();
+                }
+                none.insert(Box::default())
+            }
+        };
+        for frame in frames {
+            if written >= frame.len() {
+                written -= frame.len();
+                continue;
+            }
+            if outbox.bytes() + frame.len() - written > max_bytes {
+                return Sent::Overflow;
+            }
+            outbox.push_rest(frame.clone(), written);
+            written = 0;
+        }
+        Sent::Accepted
+    }
+
+    /// Sends the last frame: what waits and has not been begun is dropped for it.
+    pub fn send_last(&mut self, frame: &Bytes) {
+        if let Some(outbox) = &mut self.outbox {
+            outbox.drop_unbegun();
+        }
+        self.send(frame, usize::MAX);
+    }
+
+    /// Gives the task of [`poll_flush`](Self::poll_flush) a turn.
+    pub fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Writes what waits. Its task is woken whenever something begins to wait.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        if let Some(outbox) = &mut self.outbox {
+            ready!(poll_write_all(&mut self.writer, outbox, cx))?;
+            self.outbox = None;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what waits, then tells the peer that nothing more will come.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        Pin::new(&mut self.writer).poll_shutdown(cx)
+    }
+}
+
+fn poll_write_all(
+    writer: &mut OwnedWriteHalf,
+    outbox: &mut Outbox,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    while !outbox.is_empty() {
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let count = outbox.fill(&mut slices);
+        let written = ready!(Pin::new(&mut *writer).poll_write_vectored(cx, &slices[..count]))?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        outbox.advance(written);
+    }
+    Poll::Ready(Ok(()))
+}

@@ -1,0 +1,11 @@
+//! Locks that outlive a panic of another holder.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks `mutex`, also when an earlier holder panicked.
+///
+/// Every critical section of this crate leaves its data whole at each step that can panic, so the data
+/// behind a poisoned lock is still usable, and one failed task must not take the whole channel down.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

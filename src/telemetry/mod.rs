@@ -1,0 +1,5 @@
+//! What an operator sees of a running server: logs, metrics.
+
+pub mod logs;
+pub mod metrics;
+mod process;

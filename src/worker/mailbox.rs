@@ -1,0 +1,113 @@
+//! What other threads ask of a worker: a bounded queue with one wake-up per batch.
+
+use std::sync::Mutex;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidewire_protocol::socket_id::SocketId;
+use tokio::sync::Notify;
+
+use crate::app::App;
+use crate::sync::lock;
+
+/// A connection, as seen from other threads. `generation` tells a reused slot from the one that was meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionRef {
+    pub worker: u32,
+    pub slot: u32,
+    pub generation: u32,
+}
+
+/// One encoded frame for all local subscribers of a channel.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub channel: u64,
+    /// Position in the channel's order; a subscriber that joined at or after it does not get the frame.
+    pub sequence: u64,
+    /// A whole WebSocket frame.
+    pub frame: Bytes,
+    pub except: Option<SocketId>,
+    pub audience: Audience,
+}
+
+/// Which of a channel's subscribers a frame is meant for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    Everyone,
+    /// pusher-websocket-java tries to decrypt `subscription_count` on encrypted channels and throws (2.10).
+    ExceptJava,
+}
+
+#[derive(Debug)]
+pub enum Job {
+    Deliver(Delivery),
+    /// One frame for one connection.
+    Send(ConnectionRef, Bytes),
+    /// `terminate_connections` hit this connection (4.8).
+    Terminate(ConnectionRef),
+    /// The app is gone from the configuration, or was disabled: close all its connections.
+    CloseApp(Arc<App>),
+    /// Close every connection with 4200 over the drain window.
+    Drain,
+    Stop,
+}
+
+/// Bounded for what publishers send; the bookkeeping jobs of connections always fit.
+#[derive(Debug)]
+pub struct Mailbox {
+    jobs: Mutex<Vec<Job>>,
+    filled: Notify,
+    /// Jobs above which publishers are told to come back later.
+    capacity: usize,
+}
+
+impl Mailbox {
+    pub fn new(capacity: usize) -> Self {
+        Self { jobs: Mutex::new(Vec::new()), filled: Notify::new(), capacity }
+    }
+
+    /// False when publishers should be refused until the worker has caught up.
+    pub fn has_room(&self) -> bool {
+        lock(&self.jobs).len() < self.capacity
+    }
+
+    pub fn push(&self, job: Job) {
+        let was_empty = {
+            let mut jobs = lock(&self.jobs);
+            jobs.push(job);
+            jobs.len() == 1
+        };
+        if was_empty {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Waits until there is something to take.
+    pub async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// Swaps all waiting jobs into the empty `into`.
+    pub fn take(&self, into: &mut Vec<Job>) {
+        std::mem::swap(&mut *lock(&self.jobs), into);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_wake_up_serves_all_jobs_that_wait() {
+        let mailbox = Mailbox::new(2);
+        mailbox.push(Job::Drain);
+        assert!(mailbox.has_room());
+        mailbox.push(Job::Stop);
+        assert!(!mailbox.has_room());
+        mailbox.filled().await;
+        let mut jobs = Vec::new();
+        mailbox.take(&mut jobs);
+        assert!(matches!(jobs[..], [Job::Drain, Job::Stop]));
+        assert!(mailbox.has_room());
+    }
+}
