@@ -209,7 +209,7 @@ impl Apps {
                 Some(app) => {
                     app.settings.store(Arc::new(Settings::new(config)));
                     let rate = app.settings().limits.triggers_per_second;
-                    *lock(&app.triggers) = TokenBucket::new(rate, self.clock.now_ms());
+                    lock(&app.triggers).set_rate(rate, self.clock.now_ms());
                     Arc::clone(app)
                 }
                 None => Arc::new(App::new(config, &self.mailboxes, &self.metrics, self.clock.clone())),

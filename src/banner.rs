@@ -29,7 +29,9 @@ impl Banner<'_> {
         if self.config.default_app {
             text.push_str(BUILT_IN_NOTE);
         }
-        if let (Some(address), Some(app), true) = (self.listen.first(), self.config.apps.first(), self.snippets) {
+        if let (Some(address), Some(app), true) =
+            (self.listen.first(), self.config.apps.first(), self.snippets)
+        {
             text.push_str(&snippets(self.config, *address, app));
         }
         text.push('\n');
@@ -216,7 +218,15 @@ mod tests {
     fn render(config: &Config, snippets: bool) -> String {
         let descriptors = DescriptorLimit { was: 1024, is: 1_048_576 };
         let listen = &config.server.listen;
-        Banner { config, listen, admin: config.admin.listen, descriptors, max_connections: 1_048_448, snippets }.render()
+        Banner {
+            config,
+            listen,
+            admin: config.admin.listen,
+            descriptors,
+            max_connections: 1_048_448,
+            snippets,
+        }
+        .render()
     }
 
     #[test]

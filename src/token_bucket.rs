@@ -22,6 +22,15 @@ impl TokenBucket {
         Self { rate, updated_ms: wrapped(now_ms), units: capacity(rate) }
     }
 
+    /// Takes over another rate, as a reload of the configuration brings it; what was saved up counts on.
+    pub fn set_rate(&mut self, rate: u32, now_ms: u64) {
+        if self.rate != rate {
+            self.refill(now_ms);
+            self.rate = rate;
+            self.units = self.units.min(capacity(rate));
+        }
+    }
+
     /// Takes `n` tokens, or none. A request for more than the capacity passes when the bucket is full and
     /// leaves a debt: it would otherwise never pass, and the debt keeps the average right.
     pub fn try_take(&mut self, n: u32, now_ms: u64) -> bool {

@@ -86,16 +86,22 @@ fn the_built_in_app_refuses_an_open_address() {
 
 #[test]
 fn flag_beats_environment_beats_file_beats_default() {
-    let text = format!(r#"{{"server":{{"workers":2,"drain_seconds":20,"max_handshakes":30}},"apps":[{APP}]}}"#);
+    let text =
+        format!(r#"{{"server":{{"workers":2,"drain_seconds":20,"max_handshakes":30}},"apps":[{APP}]}}"#);
     let (_folder, mut sources) = file("precedence", &text);
-    sources.environment = environment(&[("TIDEWIRE_SERVER__WORKERS", "3"), ("TIDEWIRE_SERVER__DRAIN_SECONDS", "21")]).environment;
+    sources.environment =
+        environment(&[("TIDEWIRE_SERVER__WORKERS", "3"), ("TIDEWIRE_SERVER__DRAIN_SECONDS", "21")])
+            .environment;
     sources.flags = vec![Flag { name: "--workers", path: "server.workers", value: "4".to_owned() }];
     let loaded = loads(&sources);
     let server = &loaded.config.server;
     assert_eq!((server.workers, server.drain_seconds, server.max_handshakes), (4, 21, 30));
     assert_eq!(server.header_timeout_seconds, 10);
     assert_eq!(loaded.origins["server.workers"], Origin::Flag("--workers"));
-    assert_eq!(loaded.origins["server.drain_seconds"], Origin::Environment("TIDEWIRE_SERVER__DRAIN_SECONDS".to_owned()));
+    assert_eq!(
+        loaded.origins["server.drain_seconds"],
+        Origin::Environment("TIDEWIRE_SERVER__DRAIN_SECONDS".to_owned())
+    );
     assert_eq!(loaded.origins["server.max_handshakes"], Origin::File);
     assert!(!loaded.origins.contains_key("server.header_timeout_seconds"));
 }
@@ -108,7 +114,8 @@ fn limits_of_an_app_are_laid_over_the_common_ones() {
             "apps":[{"id":1,"key":"a","secret":"s1","limits":{"max_batch_events":7}},{"id":2,"key":"b","secret":"s2"}]}"#,
     )
     .config;
-    let limits: Vec<_> = config.apps.iter().map(|a| (a.limits.max_event_bytes, a.limits.max_batch_events)).collect();
+    let limits: Vec<_> =
+        config.apps.iter().map(|a| (a.limits.max_event_bytes, a.limits.max_batch_events)).collect();
     assert_eq!(limits, [(20_000, 7), (20_000, 5)]);
     assert_eq!(config.apps[0].limits.max_presence_members, 100);
     assert_eq!(config.apps[0].id, "1");
@@ -122,7 +129,11 @@ fn common_limits_also_bind_the_built_in_app() {
 
 #[test]
 fn text_that_looks_like_a_number_stays_text() {
-    let sources = environment(&[("TIDEWIRE_APP_ID", "0042"), ("TIDEWIRE_APP_KEY", "1e5"), ("TIDEWIRE_APP_SECRET", "00123")]);
+    let sources = environment(&[
+        ("TIDEWIRE_APP_ID", "0042"),
+        ("TIDEWIRE_APP_KEY", "1e5"),
+        ("TIDEWIRE_APP_SECRET", "00123"),
+    ]);
     let app = loads(&sources).config.apps.remove(0);
     assert_eq!(app.id, "0042");
     assert_eq!(app.credentials[0].key, "1e5");
@@ -218,7 +229,10 @@ fn a_file_that_is_not_json_is_refused_with_line_column_and_hint() {
     ] {
         let (_folder, sources) = file(name, text);
         let found = problems(&sources);
-        assert!(found[0].starts_with("is not valid JSON: ") && found[0].ends_with(expected), "{name}: {found:?}");
+        assert!(
+            found[0].starts_with("is not valid JSON: ") && found[0].ends_with(expected),
+            "{name}: {found:?}"
+        );
     }
 }
 
@@ -268,7 +282,11 @@ fn one_app_may_come_from_three_variables() {
 fn a_secret_may_come_from_a_file() {
     let folder = Folder::new("secret-file");
     let path = folder.write("secret", "from-a-file\n");
-    let pairs = [("TIDEWIRE_APP_ID", "7"), ("TIDEWIRE_APP_KEY", "seven"), ("TIDEWIRE_APP_SECRET_FILE", path.to_str().unwrap())];
+    let pairs = [
+        ("TIDEWIRE_APP_ID", "7"),
+        ("TIDEWIRE_APP_KEY", "seven"),
+        ("TIDEWIRE_APP_SECRET_FILE", path.to_str().unwrap()),
+    ];
     let app = loads(&environment(&pairs)).config.apps.remove(0);
     assert_eq!(app.credentials[0].secret.expose(), "from-a-file");
     let both = [pairs[0], pairs[1], pairs[2], ("TIDEWIRE_APP_SECRET", "x")];
@@ -323,35 +341,50 @@ fn a_list_of_apps_may_come_from_the_environment() {
     let typo = r#"[{"id":"42","key":"k","secert":"hidden"}]"#;
     assert_eq!(
         problems(&environment(&[("TIDEWIRE_APPS", typo)])),
-        [r#"TIDEWIRE_APPS[0].secert: unknown key, did you mean "secret"?"#, "TIDEWIRE_APPS[0].secret: is missing"]
+        [
+            r#"TIDEWIRE_APPS[0].secert: unknown key, did you mean "secret"?"#,
+            "TIDEWIRE_APPS[0].secret: is missing"
+        ]
     );
-    assert!(problems(&environment(&[("TIDEWIRE_APPS", "hidden")]))[0].starts_with("TIDEWIRE_APPS: is not valid JSON"));
+    assert!(
+        problems(&environment(&[("TIDEWIRE_APPS", "hidden")]))[0]
+            .starts_with("TIDEWIRE_APPS: is not valid JSON")
+    );
 }
 
 #[test]
 fn the_platforms_port_beats_the_file_and_no_more() {
     let port = ("PORT", "8080");
     assert_eq!(loads(&environment(&[port])).config.server.listen, ["127.0.0.1:8080".parse().unwrap()]);
-    let (_folder, mut sources) = file("port", &format!(r#"{{"server":{{"listen":"10.0.0.1:1"}},"apps":[{APP}]}}"#));
+    let (_folder, mut sources) =
+        file("port", &format!(r#"{{"server":{{"listen":"10.0.0.1:1"}},"apps":[{APP}]}}"#));
     sources.environment = environment(&[port]).environment;
     assert_eq!(loads(&sources).config.server.listen, ["10.0.0.1:8080".parse().unwrap()]);
     sources.environment = environment(&[port, ("TIDEWIRE_SERVER__LISTEN", "10.0.0.1:2")]).environment;
     assert_eq!(loads(&sources).config.server.listen, ["10.0.0.1:2".parse().unwrap()]);
-    assert_eq!(problems(&environment(&[("PORT", "http")])), [r#"PORT: expected a port from 0 to 65535, got "http""#]);
+    assert_eq!(
+        problems(&environment(&[("PORT", "http")])),
+        [r#"PORT: expected a port from 0 to 65535, got "http""#]
+    );
 }
 
 #[test]
 fn the_usual_log_variables_set_the_level() {
     let level = |pairs: &[(&str, &str)]| loads(&environment(pairs)).config.log.level;
     assert_eq!(level(&[("TIDEWIRE_LOG", "debug")]), "debug");
-    assert_eq!(level(&[("TIDEWIRE_LOG__LEVEL", "warn"), ("TIDEWIRE_LOG", "debug"), ("RUST_LOG", "trace")]), "trace");
+    assert_eq!(
+        level(&[("TIDEWIRE_LOG__LEVEL", "warn"), ("TIDEWIRE_LOG", "debug"), ("RUST_LOG", "trace")]),
+        "trace"
+    );
     let found = problems(&environment(&[("TIDEWIRE_LOG", "tidewire=loud")]));
     assert!(found[0].starts_with("TIDEWIRE_LOG: expected a level"), "{found:?}");
 }
 
 #[test]
 fn an_empty_variable_counts_as_absent() {
-    let config = loads(&environment(&[("TIDEWIRE_APP_KEY", ""), ("TIDEWIRE_SERVER__WORKERS", ""), ("PORT", "")])).config;
+    let config =
+        loads(&environment(&[("TIDEWIRE_APP_KEY", ""), ("TIDEWIRE_SERVER__WORKERS", ""), ("PORT", "")]))
+            .config;
     assert!(config.default_app);
     assert_eq!(config.server.workers, 0);
 }
@@ -371,7 +404,9 @@ fn doubts_are_warnings_not_refusals() {
             "apps":[{"id":"app-id","key":"k","secret":"app-secret"},{"id":"2","key":"k2","secret":" s "}]}"#,
     );
     let all = loaded.warnings.join("\n");
-    for expected in ["accept only digits", "stands in manuals", "white space", "max_request_body_bytes", "outbox_bytes"] {
+    for expected in
+        ["accept only digits", "stands in manuals", "white space", "max_request_body_bytes", "outbox_bytes"]
+    {
         assert!(all.contains(expected), "{expected} in {all}");
     }
 }

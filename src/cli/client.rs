@@ -40,7 +40,9 @@ impl BaseUrl {
         match uri.scheme_str() {
             Some("http" | "ws") => {}
             Some("https" | "wss") => {
-                bail!("this command does not speak TLS: name the server's plain address, such as http://127.0.0.1:6001")
+                bail!(
+                    "this command does not speak TLS: name the server's plain address, such as http://127.0.0.1:6001"
+                )
             }
             _ => bail!("expected a URL such as http://127.0.0.1:6001, got {url:?}"),
         }
@@ -77,7 +79,8 @@ impl BaseUrl {
             stream.set_nodelay(true)?;
             Ok::<_, anyhow::Error>(http1::handshake(TokioIo::new(stream)).await?)
         };
-        let connected = tokio::time::timeout(TIMEOUT, connecting).await.map_err(anyhow::Error::from).flatten();
+        let connected =
+            tokio::time::timeout(TIMEOUT, connecting).await.map_err(anyhow::Error::from).flatten();
         let (sender, connection) = connected.with_context(|| format!("cannot reach {}", self.authority))?;
         // An error of the connection also fails the request, which tells it.
         tokio::spawn(connection.with_upgrades());
@@ -85,7 +88,12 @@ impl BaseUrl {
     }
 
     /// One call: status and body.
-    pub async fn call(&self, method: Method, target: &str, body: Bytes) -> anyhow::Result<(StatusCode, String)> {
+    pub async fn call(
+        &self,
+        method: Method,
+        target: &str,
+        body: Bytes,
+    ) -> anyhow::Result<(StatusCode, String)> {
         let mut request = self.request(method, target);
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
@@ -116,7 +124,9 @@ mod tests {
 
     #[test]
     fn tls_and_nonsense_are_refused_with_a_hint() {
-        assert!(BaseUrl::parse("https://example.com").expect_err("TLS").to_string().contains("plain address"));
+        assert!(
+            BaseUrl::parse("https://example.com").expect_err("TLS").to_string().contains("plain address")
+        );
         assert!(BaseUrl::parse("127.0.0.1:6001").is_err());
     }
 

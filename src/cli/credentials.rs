@@ -1,5 +1,6 @@
 //! Which app a command speaks for: the flags' or one of the configuration's.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -22,8 +23,8 @@ pub struct AppFlags {
     #[arg(long, requires = "secret")]
     key: Option<String>,
     /// Its secret. Other users of this machine can see it in the list of processes
-    #[arg(long, requires = "key")]
-    secret: Option<String>,
+    #[arg(long, requires = "key", value_parser = |text: &str| Ok::<_, Infallible>(Secret::new(text)))]
+    secret: Option<Secret>,
     /// Configuration file
     #[arg(short, long, value_name = "PATH")]
     config: Option<PathBuf>,
@@ -44,10 +45,12 @@ impl AppFlags {
         let wanted = self.app.as_deref().or(in_path);
         let credentials = match (&self.key, &self.secret) {
             (Some(key), Some(secret)) => {
-                let known = config.apps.iter().find(|app| app.credentials.iter().any(|pair| pair.key == *key));
+                let known =
+                    config.apps.iter().find(|app| app.credentials.iter().any(|pair| pair.key == *key));
                 let app_id = wanted.or(known.map(|app| app.id.as_str()));
-                let app_id = app_id.context("--key names an app that is not in the configuration: add --app ID")?;
-                Credentials { app_id: app_id.to_owned(), key: key.clone(), secret: Secret::new(secret) }
+                let app_id =
+                    app_id.context("--key names an app that is not in the configuration: add --app ID")?;
+                Credentials { app_id: app_id.to_owned(), key: key.clone(), secret: secret.clone() }
             }
             _ => of_config(&config, wanted)?,
         };

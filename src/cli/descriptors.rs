@@ -19,6 +19,7 @@ pub fn raise() -> DescriptorLimit {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let was = current.unwrap_or(PLENTY);
     let wanted = maximum.unwrap_or(PLENTY).max(was);
-    let raised = wanted > was && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).is_ok();
+    let raised =
+        wanted > was && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).is_ok();
     DescriptorLimit { was, is: if raised { wanted } else { was } }
 }

@@ -10,7 +10,9 @@ use super::client::BaseUrl;
 use super::{Done, Failure, load_quietly, print_line, runtime};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example, in a Dockerfile:\n  HEALTHCHECK CMD [\"/usr/bin/tidewire\", \"healthcheck\"]")]
+#[command(
+    after_help = "Example, in a Dockerfile:\n  HEALTHCHECK CMD [\"/usr/bin/tidewire\", \"healthcheck\"]"
+)]
 pub struct HealthcheckFlags {
     /// The server [default: the address in the configuration]
     #[arg(long, value_name = "URL")]

@@ -59,7 +59,8 @@ pub fn listen(flags: &ListenFlags) -> Done {
 }
 
 async fn connect(url: &BaseUrl, app: &Credentials) -> anyhow::Result<Socket> {
-    let target = format!("/app/{}?protocol=7&client=tidewire-cli&version={}", app.key, env!("CARGO_PKG_VERSION"));
+    let target =
+        format!("/app/{}?protocol=7&client=tidewire-cli&version={}", app.key, env!("CARGO_PKG_VERSION"));
     let request = url
         .request(Method::GET, &target)
         .header(UPGRADE, "websocket")
@@ -85,9 +86,12 @@ async fn follow(socket: &mut Socket, flags: &ListenFlags, app: &Credentials) -> 
     while flags.count.is_none_or(|count| seen < count) {
         let text = match receive(socket).await? {
             Received::Text(text) => text,
-            Received::Closed(why) => return Err(Failure::Other(anyhow::anyhow!("closed by the server: {why}"))),
+            Received::Closed(why) => {
+                return Err(Failure::Other(anyhow::anyhow!("closed by the server: {why}")));
+            }
         };
-        let message: Value = serde_json::from_str(&text).context("the server sent something that is not JSON")?;
+        let message: Value =
+            serde_json::from_str(&text).context("the server sent something that is not JSON")?;
         if flags.json {
             print_line(&text)?;
         }

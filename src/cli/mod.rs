@@ -237,7 +237,17 @@ mod tests {
     #[test]
     fn every_flag_names_a_setting_that_exists() {
         let given = |flag: &str| vec!["tidewire".to_owned(), format!("--{flag}"), "1".to_owned()];
-        let flags = ["listen", "admin-listen", "path-prefix", "workers", "max-connections", "trusted-proxies", "drain-seconds", "log-level", "log-format"];
+        let flags = [
+            "listen",
+            "admin-listen",
+            "path-prefix",
+            "workers",
+            "max-connections",
+            "trusted-proxies",
+            "drain-seconds",
+            "log-level",
+            "log-format",
+        ];
         let paths = crate::config::schema::ConfigSchema::new().paths();
         for flag in flags {
             let cli = Cli::try_parse_from(given(flag)).expect("the flag exists");

@@ -10,9 +10,9 @@ use tracing::{debug, error, info, warn};
 use super::descriptors::{self, DescriptorLimit};
 use super::{Done, ServeFlags, runtime};
 use crate::banner::Banner;
-use crate::config::{Change, Config, LogFormat, Loaded, Sources, changes};
+use crate::config::{Change, Config, Loaded, LogFormat, Problem, Sources, changes};
 use crate::server::Server;
-use crate::telemetry::logs::Logs;
+use crate::telemetry::logs::{Logs, LogsError};
 
 /// How often the files of the configuration are looked at. Polling also sees what notification does not: network
 /// file systems, and Kubernetes swapping the directory a link points at.
@@ -20,6 +20,8 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(3);
 
 pub fn serve(flags: &ServeFlags) -> Done {
     let sources = flags.sources();
+    // Before the load, so that no change between the two is missed.
+    let watched = Watched::new(&sources);
     let loaded = sources.load()?;
     let logs = Logs::start(&loaded.config.log).map_err(anyhow::Error::from)?;
     tell_origins(&loaded);
@@ -31,7 +33,7 @@ pub fn serve(flags: &ServeFlags) -> Done {
     let server = Server::start(loaded.config.clone())?;
     announce(&server, &loaded.config, descriptors, flags.snippets, &logs);
 
-    let mut process = Process { server, running: loaded.config, sources, logs };
+    let mut process = Process { server, running: loaded.config, sources, watched, logs };
     runtime.block_on(process.run(signals));
     process.server.stop();
     info!("stopped");
@@ -44,6 +46,7 @@ struct Process {
     /// What is in force, settings that wait for a restart excluded.
     running: Config,
     sources: Sources,
+    watched: Watched,
     logs: Logs,
 }
 
@@ -73,27 +76,25 @@ impl Signals {
 impl Process {
     /// Serves until a signal says stop, then drains; a second signal ends the drain.
     async fn run(&mut self, mut signals: Signals) {
-        let mut watched = Watched::new(&self.sources);
         let mut tick = tokio::time::interval(WATCH_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let reason = loop {
             tokio::select! {
                 _ = signals.terminate.recv() => break "SIGTERM",
                 _ = signals.interrupt.recv() => break "SIGINT",
-                _ = signals.hangup.recv() => {
-                    watched = Watched::new(&self.sources);
-                    self.reload("SIGHUP");
-                }
+                _ = signals.hangup.recv() => self.reload("SIGHUP"),
                 _ = tick.tick() => {
-                    let now = Watched::new(&self.sources);
-                    if now != watched {
-                        watched = now;
+                    if Watched::new(&self.sources) != self.watched {
                         self.reload("the file changed");
                     }
                 }
             }
         };
-        info!(reason, drain_seconds = self.running.server.drain_seconds, "draining; a second signal stops at once");
+        info!(
+            reason,
+            drain_seconds = self.running.server.drain_seconds,
+            "draining; a second signal stops at once"
+        );
         tokio::select! {
             () = self.server.drain() => {}
             signal = signals.stop() => warn!(signal, "stopping without waiting"),
@@ -102,23 +103,28 @@ impl Process {
 
     /// Reads the configuration again. Whatever is wrong with it, the running one stays in force.
     fn reload(&mut self, reason: &str) {
+        self.watched = Watched::new(&self.sources);
         let taken_over = self.try_reload(reason);
         let result = if taken_over.is_ok() { "ok" } else { "error" };
         self.server.node().metrics.config_reloads(result).inc();
-        if let Err(why) = taken_over {
-            error!(reason, "configuration not reloaded, the running one stays: {why}");
+        if let Err(problems) = taken_over {
+            error!(reason, problems = problems.len(), "configuration not reloaded, the running one stays");
+            problems.iter().for_each(|problem| error!("{problem}"));
         }
     }
 
-    fn try_reload(&mut self, reason: &str) -> anyhow::Result<()> {
-        let loaded = self.sources.load()?;
+    fn try_reload(&mut self, reason: &str) -> Result<(), Vec<Problem>> {
+        let loaded = self.sources.load().map_err(|error| error.problems)?;
         let new = loaded.config;
-        // The built-in app's secret is public, and this server may be listening everywhere.
-        anyhow::ensure!(!new.default_app || self.running.default_app, "no app is left in it");
+        if new.default_app && !self.running.default_app {
+            // The built-in app's secret is public, and this server may be listening everywhere.
+            return Err(vec![Problem::new("apps", "no app is left; stop the server instead")]);
+        }
         loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
         let found = changes(&self.running, &new);
         if new.log.level != self.running.log.level {
-            self.logs.set_level(&new.log.level)?;
+            let failed = |error: LogsError| vec![Problem::new("log.level", error.to_string())];
+            self.logs.set_level(&new.log.level).map_err(failed)?;
         }
         info!(reason, changes = found.len(), "configuration reloaded");
         for change in &found {
@@ -189,6 +195,9 @@ fn announce(server: &Server, config: &Config, descriptors: DescriptorLimit, snip
         warn!("no app is configured: offering the built-in one (key app-key) on loopback only");
     }
     if descriptors.is < descriptors::FEW {
-        warn!(open_files = descriptors.is, "few open files allowed: raise LimitNOFILE=, ulimit -n or --ulimit nofile=");
+        warn!(
+            open_files = descriptors.is,
+            "few open files allowed: raise LimitNOFILE=, ulimit -n or --ulimit nofile="
+        );
     }
 }

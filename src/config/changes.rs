@@ -11,12 +11,22 @@ use super::{AdminConfig, AppConfig, AppLimits, Config, LogConfig, ServerConfig};
 /// One difference between the running configuration and a newly read one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    AppAdded { id: String },
-    AppRemoved { id: String },
+    AppAdded {
+        id: String,
+    },
+    AppRemoved {
+        id: String,
+    },
     /// `settings` are `name: old -> new`; credentials are only said to differ.
-    AppChanged { id: String, settings: Vec<String> },
+    AppChanged {
+        id: String,
+        settings: Vec<String>,
+    },
     /// A setting of the process, `name: old -> new`.
-    Setting { text: String, needs_restart: bool },
+    Setting {
+        text: String,
+        needs_restart: bool,
+    },
 }
 
 /// Everything that differs, in the order of the file.
@@ -154,7 +164,9 @@ impl fmt::Display for Change {
             Change::AppAdded { id } => write!(f, "app {id} added"),
             Change::AppRemoved { id } => write!(f, "app {id} removed"),
             Change::AppChanged { id, settings } => write!(f, "app {id} changed ({})", settings.join(", ")),
-            Change::Setting { text, needs_restart: true } => write!(f, "{text} (takes effect after a restart)"),
+            Change::Setting { text, needs_restart: true } => {
+                write!(f, "{text} (takes effect after a restart)")
+            }
             Change::Setting { text, .. } => f.write_str(text),
         }
     }

@@ -66,7 +66,10 @@ fn apply_setting(draft: &mut Draft, name: &str, path: &str, value: &str) {
             draft.set(path, value, Origin::Environment(name.to_owned()));
         }
         None if path.starts_with("apps.") => {
-            draft.problem(name, "apps cannot be set one by one; use TIDEWIRE_APPS with a JSON array, or the file");
+            draft.problem(
+                name,
+                "apps cannot be set one by one; use TIDEWIRE_APPS with a JSON array, or the file",
+            );
         }
         None => {
             let text = match nearest_name(draft, name) {
@@ -141,7 +144,8 @@ fn apply_one_app(environment: &Environment, draft: &mut Draft) {
         return;
     }
     let apps = draft.apps();
-    let same_id = |app: &Value| app["id"].as_str() == id || app["id"].as_u64().map(|n| n.to_string()).as_deref() == id;
+    let same_id =
+        |app: &Value| app["id"].as_str() == id || app["id"].as_u64().map(|n| n.to_string()).as_deref() == id;
     let index = match (id, apps.len()) {
         (Some(_), _) => apps.iter().position(same_id),
         (None, 1) => Some(0),
@@ -227,7 +231,9 @@ mod tests {
         ] {
             assert!(is_service_link(name, value), "{name}");
         }
-        for (name, value) in [("TIDEWIRE_PORT", "6001"), ("TIDEWIRE_SERVER__LISTEN", "tcp://x"), ("TIDEWIRE_APP_KEY", "k")] {
+        for (name, value) in
+            [("TIDEWIRE_PORT", "6001"), ("TIDEWIRE_SERVER__LISTEN", "tcp://x"), ("TIDEWIRE_APP_KEY", "k")]
+        {
             assert!(!is_service_link(name, value), "{name}");
         }
     }

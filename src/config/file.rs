@@ -41,7 +41,7 @@ pub struct AppFile {
     pub key: String,
     /// Signs API calls and channel authorisations.
     #[schemars(schema_with = "text::secret_schema")]
-    pub secret: String,
+    pub secret: Secret,
     /// Further pairs that are accepted, for rotating a secret.
     #[serde(default)]
     pub keys: Vec<KeyPair>,
@@ -82,7 +82,7 @@ pub struct KeyPair {
     #[schemars(schema_with = "text::app_key_schema")]
     pub key: String,
     #[schemars(schema_with = "text::secret_schema")]
-    pub secret: String,
+    pub secret: Secret,
 }
 
 fn yes() -> bool {
@@ -109,7 +109,7 @@ impl AppFile {
         AppConfig {
             name: self.name.filter(|name| !name.is_empty()).unwrap_or_else(|| self.id.clone()),
             id: self.id,
-            credentials: pairs.map(|p| Credential { key: p.key, secret: Secret::new(&p.secret) }).collect(),
+            credentials: pairs.map(|p| Credential { key: p.key, secret: p.secret }).collect(),
             enabled: self.enabled,
             require_tls: self.require_tls,
             allowed_origins: self.allowed_origins,
@@ -128,7 +128,10 @@ fn report_duplicates(apps: &[AppConfig], problems: &mut Vec<Problem>) {
     let mut keys: HashMap<&str, String> = HashMap::new();
     for (i, app) in apps.iter().enumerate() {
         if let Some(other) = ids.insert(&app.id, i) {
-            problems.push(Problem::new(format!("apps[{i}].id"), format!("{:?} is also the id of apps[{other}]", app.id)));
+            problems.push(Problem::new(
+                format!("apps[{i}].id"),
+                format!("{:?} is also the id of apps[{other}]", app.id),
+            ));
         }
         for (k, pair) in app.credentials.iter().enumerate() {
             let at = if k == 0 { format!("apps[{i}].key") } else { format!("apps[{i}].keys[{}].key", k - 1) };

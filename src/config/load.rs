@@ -16,8 +16,9 @@ use super::{AppConfig, Config, DEFAULT_PORT};
 /// Secrets that stand in manuals: ours, soketi's, and the one of `config.json.example`.
 const PUBLISHED_SECRETS: [&str; 4] = ["app-secret", "secret", "change-this-secret", "tw-demo-secret"];
 
-/// Where a configuration is read from. Kept by the server, so that a reload reads the same places.
-#[derive(Clone, Debug, Default)]
+/// Where a configuration is read from. Kept by the server, so that a reload reads the same places. Without `Debug`:
+/// the environment holds secrets.
+#[derive(Clone, Default)]
 pub struct Sources {
     /// `--config`; it must exist.
     pub file: Option<PathBuf>,
@@ -80,7 +81,8 @@ impl Sources {
 
     /// Reads and checks everything. A problem anywhere means no configuration at all.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
-        let source_file = self.find_file().map_err(|problem| ConfigError { source_file: None, problems: vec![problem] })?;
+        let source_file =
+            self.find_file().map_err(|problem| ConfigError { source_file: None, problems: vec![problem] })?;
         let fail = |problems| ConfigError { source_file: source_file.clone(), problems };
         let document = match &source_file {
             Some(path) => read_document(path).map_err(|problem| fail(vec![problem]))?,
@@ -90,14 +92,19 @@ impl Sources {
         environment::apply(&self.environment, &mut draft);
         for flag in &self.flags {
             let value = draft.schema.root().at(flag.path).map(|node| node.read_text(&flag.value));
-            draft.set(flag.path, value.unwrap_or_else(|| Value::from(flag.value.as_str())), Origin::Flag(flag.name));
+            draft.set(
+                flag.path,
+                value.unwrap_or_else(|| Value::from(flag.value.as_str())),
+                Origin::Flag(flag.name),
+            );
         }
         draft.finish(source_file.clone(), &self.environment).map_err(fail)
     }
 
     /// Every file that a load looks at, whether or not it exists: what to watch for changes.
     pub fn files(&self) -> Vec<PathBuf> {
-        let named = self.file.clone().or_else(|| environment::config_file(&self.environment).map(PathBuf::from));
+        let named =
+            self.file.clone().or_else(|| environment::config_file(&self.environment).map(PathBuf::from));
         let mut files = named.map_or_else(|| self.search.clone(), |path| vec![path]);
         files.extend(environment::secret_file(&self.environment).map(PathBuf::from));
         files
@@ -106,7 +113,8 @@ impl Sources {
     /// The file to read, `None` if there is none.
     pub fn find_file(&self) -> Result<Option<PathBuf>, Problem> {
         let named = self.file.as_ref().map(|path| ("--config", path.clone()));
-        let pointed_at = || environment::config_file(&self.environment).map(|path| ("TIDEWIRE_CONFIG", path.into()));
+        let pointed_at =
+            || environment::config_file(&self.environment).map(|path| ("TIDEWIRE_CONFIG", path.into()));
         match named.or_else(pointed_at) {
             Some((by, path)) if !path.is_file() => {
                 Err(Problem::new(by, format!("there is no file {}", path.display())))
@@ -190,7 +198,8 @@ impl Draft {
     }
 
     pub fn set_in_app(&mut self, index: usize, field: &str, value: String, origin: Origin) {
-        let app = self.document.get_mut("apps").and_then(|apps| apps.get_mut(index)).and_then(Value::as_object_mut);
+        let app =
+            self.document.get_mut("apps").and_then(|apps| apps.get_mut(index)).and_then(Value::as_object_mut);
         if let Some(app) = app {
             app.insert(field.to_owned(), Value::from(value));
             self.origins.insert(format!("apps[{index}].{field}"), origin);
@@ -230,8 +239,10 @@ impl Draft {
 
     /// `TIDEWIRE_SERVER__LISTEN` instead of `server.listen` if that variable is where the value came from.
     fn name_of(&self, path: &str) -> String {
-        let is_within = |outer: &str| path.strip_prefix(outer).filter(|r| r.is_empty() || r.starts_with(['.', '[']));
-        let closest = self.origins.iter().filter_map(|(outer, origin)| Some((outer.len(), origin, is_within(outer)?)));
+        let is_within =
+            |outer: &str| path.strip_prefix(outer).filter(|r| r.is_empty() || r.starts_with(['.', '[']));
+        let closest =
+            self.origins.iter().filter_map(|(outer, origin)| Some((outer.len(), origin, is_within(outer)?)));
         match closest.max_by_key(|(length, _, _)| *length) {
             Some((_, origin, rest)) if *origin != Origin::File => format!("{origin}{rest}"),
             _ => path.to_owned(),
@@ -265,7 +276,8 @@ impl Draft {
     /// The default address depends on whether there is an app to protect, and `PORT` on who named the address.
     fn settle_listen(&mut self, config: &mut Config, given: bool, environment: &Environment) {
         let port = environment::get(environment, "PORT").map(|text| (text, text.parse::<u16>()));
-        let stronger = matches!(self.origins.get("server.listen"), Some(Origin::Environment(_) | Origin::Flag(_)));
+        let stronger =
+            matches!(self.origins.get("server.listen"), Some(Origin::Environment(_) | Origin::Flag(_)));
         let port = match port {
             Some((_, Ok(port))) if !stronger => Some(port),
             Some((text, Err(_))) if !stronger => {
@@ -333,9 +345,15 @@ fn app_doubts(app: &AppConfig) -> Vec<String> {
     for pair in &app.credentials {
         let secret = pair.secret.expose();
         if PUBLISHED_SECRETS.contains(&secret) {
-            doubts.push(format!("app {}: the secret of key {} stands in manuals, choose another", app.id, pair.key));
+            doubts.push(format!(
+                "app {}: the secret of key {} stands in manuals, choose another",
+                app.id, pair.key
+            ));
         } else if secret.trim() != secret {
-            doubts.push(format!("app {}: the secret of key {} begins or ends with white space", app.id, pair.key));
+            doubts.push(format!(
+                "app {}: the secret of key {} begins or ends with white space",
+                app.id, pair.key
+            ));
         }
     }
     doubts

@@ -158,7 +158,7 @@ pub struct Credential {
 }
 
 /// Text that no log, banner or error may show.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct Secret(Box<str>);
 
 /// Limits of an app. A limit is a plain number; 0 means "no limit" only where it says so.
@@ -227,7 +227,12 @@ impl Config {
     pub fn for_tests(apps: Vec<AppConfig>) -> Self {
         let any_port = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
         Config {
-            server: ServerConfig { listen: vec![any_port], workers: 2, drain_seconds: 0, ..ServerConfig::default() },
+            server: ServerConfig {
+                listen: vec![any_port],
+                workers: 2,
+                drain_seconds: 0,
+                ..ServerConfig::default()
+            },
             admin: AdminConfig { listen: Some(any_port) },
             log: LogConfig::default(),
             apps,
@@ -250,7 +255,10 @@ impl AppConfig {
 
     /// The app that exists when nobody defined one.
     pub fn built_in() -> Self {
-        AppConfig { name: "built-in".to_owned(), ..Self::new(DEFAULT_APP_ID, DEFAULT_APP_KEY, DEFAULT_APP_SECRET) }
+        AppConfig {
+            name: "built-in".to_owned(),
+            ..Self::new(DEFAULT_APP_ID, DEFAULT_APP_KEY, DEFAULT_APP_SECRET)
+        }
     }
 }
 

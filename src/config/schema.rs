@@ -61,7 +61,10 @@ impl ConfigSchema {
     /// A `$ref` is followed; its siblings (description, default) are of no interest here.
     fn follow<'a>(&'a self, node: &'a Value) -> Node<'a> {
         static NOTHING: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
-        let target = node.get("$ref").and_then(Value::as_str).and_then(|r| self.root.pointer(r.trim_start_matches('#')));
+        let target = node
+            .get("$ref")
+            .and_then(Value::as_str)
+            .and_then(|r| self.root.pointer(r.trim_start_matches('#')));
         Node { schema: self, node: target.unwrap_or(node).as_object().unwrap_or(&NOTHING) }
     }
 
@@ -143,7 +146,9 @@ impl<'a> Node<'a> {
     fn constants(self) -> Vec<&'a str> {
         fn collect<'v>(node: &'v Map<String, Value>, words: &mut Vec<&'v str>) {
             words.extend(node.get("const").and_then(Value::as_str));
-            words.extend(node.get("enum").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str));
+            words.extend(
+                node.get("enum").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str),
+            );
             for branch in node.get("oneOf").and_then(Value::as_array).into_iter().flatten() {
                 branch.as_object().into_iter().for_each(|b| collect(b, words));
             }
@@ -273,7 +278,9 @@ fn one_of(words: &[&str]) -> String {
 
 fn shown(value: &Value) -> String {
     match value {
-        Value::String(text) if text.chars().count() > 60 => format!("a text of {} characters", text.chars().count()),
+        Value::String(text) if text.chars().count() > 60 => {
+            format!("a text of {} characters", text.chars().count())
+        }
         Value::Object(_) | Value::Array(_) => kind(value).to_owned(),
         scalar => scalar.to_string(),
     }

@@ -42,9 +42,9 @@ fn parse_optional_address(text: &str) -> Result<Option<SocketAddr>, String> {
 
 fn parse_network(text: &str) -> Result<IpNet, String> {
     let whole = text.parse::<IpAddr>().map(IpNet::from);
-    whole.or_else(|_| text.parse()).map_err(|_| {
-        format!(r#"expected an address or a CIDR range such as "10.0.0.0/8", got {text:?}"#)
-    })
+    whole
+        .or_else(|_| text.parse())
+        .map_err(|_| format!(r#"expected an address or a CIDR range such as "10.0.0.0/8", got {text:?}"#))
 }
 
 /// `ws`, `/ws` and `/ws/` all mean `/ws`; `/` means none.

@@ -26,8 +26,9 @@ pub fn relay(state: &mut State, slot: u32, event: &str, channel: &str, data: Opt
     };
     let now_ms = state.node.clock.now_ms();
     let connection = state.at(slot);
+    let per_second = settings.limits.client_events_per_second;
+    connection.client_events.set_rate(per_second, now_ms);
     if !connection.client_events.try_take(1, now_ms) {
-        let per_second = settings.limits.client_events_per_second;
         return state.refuse(slot, &Refusal::ClientEventRate { per_second });
     }
     let publish = Publish {

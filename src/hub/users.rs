@@ -1,11 +1,13 @@
 //! Signed-in users of one app: their connections, and who watches them (2.12, 2.13).
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use dashmap::DashMap;
 use tidewire_protocol::{frame, server_message};
 
 use crate::worker::mailbox::{ConnectionRef, Job, Mailbox};
-use std::sync::Arc;
 
 /// Users by id. An entry exists while somebody is signed in as the user or watches it.
 #[derive(Debug)]
@@ -16,8 +18,8 @@ pub struct Users {
 
 #[derive(Debug, Default)]
 struct User {
-    connections: Vec<ConnectionRef>,
-    watchers: Vec<ConnectionRef>,
+    connections: HashSet<ConnectionRef>,
+    watchers: HashSet<ConnectionRef>,
 }
 
 impl Users {
@@ -28,7 +30,7 @@ impl Users {
     /// Notes a sign-in; the user's watchers hear of the first one.
     pub fn sign_in(&self, user_id: &str, connection: ConnectionRef) {
         let mut user = self.users.entry(user_id.into()).or_default();
-        user.connections.push(connection);
+        user.connections.insert(connection);
         if user.connections.len() == 1 {
             self.notify(user_id, &user.watchers, true);
         }
@@ -37,7 +39,7 @@ impl Users {
     /// Forgets a sign-in; the user's watchers hear of the last one.
     pub fn sign_out(&self, user_id: &str, connection: ConnectionRef) {
         self.with(user_id, |user| {
-            user.connections.retain(|other| *other != connection);
+            user.connections.remove(&connection);
             if user.connections.is_empty() {
                 self.notify(user_id, &user.watchers, false);
             }
@@ -47,14 +49,14 @@ impl Users {
     /// Starts to tell `watcher` about the user, and returns whether the user is online right now.
     pub fn watch(&self, user_id: &str, watcher: ConnectionRef) -> bool {
         let mut user = self.users.entry(user_id.into()).or_default();
-        if !user.watchers.contains(&watcher) {
-            user.watchers.push(watcher);
-        }
+        user.watchers.insert(watcher);
         !user.connections.is_empty()
     }
 
     pub fn unwatch(&self, user_id: &str, watcher: ConnectionRef) {
-        self.with(user_id, |user| user.watchers.retain(|other| *other != watcher));
+        self.with(user_id, |user| {
+            user.watchers.remove(&watcher);
+        });
     }
 
     /// Asks for the end of every connection that signed in as the user; returns how many there are.
@@ -77,7 +79,7 @@ impl Users {
     }
 
     /// Runs under the user's entry, so that watchers see changes in the order they happened.
-    fn notify(&self, user_id: &str, watchers: &[ConnectionRef], is_online: bool) {
+    fn notify(&self, user_id: &str, watchers: &HashSet<ConnectionRef>, is_online: bool) {
         if watchers.is_empty() {
             return;
         }

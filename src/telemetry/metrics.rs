@@ -196,7 +196,7 @@ impl AppFamilies {
                 "tidewire_connections_closed",
                 "Client connections closed, by close code",
             ),
-            channels: add(r, "tidewire_channels", "Occupied channels"),
+            channels: add(r, "tidewire_channels", "Channels that have a subscriber or keep an event"),
             subscriptions: add(r, "tidewire_subscriptions", "Subscriptions of all connections"),
             messages_received: add(r, "tidewire_messages_received", "Messages received from clients"),
             messages_sent: add(r, "tidewire_messages_sent", "Messages sent to clients, one a recipient"),

@@ -57,7 +57,7 @@ fn open_fds() -> Option<u64> {
 }
 
 /// The soft limit; absent when unlimited.
-pub fn max_fds() -> Option<u64> {
+fn max_fds() -> Option<u64> {
     parse_max_fds(&fs::read_to_string("/proc/self/limits").ok()?)
 }
 

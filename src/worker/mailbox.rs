@@ -1,7 +1,6 @@
 //! What other threads ask of a worker: a bounded queue with one wake-up per batch.
 
-use std::sync::Mutex;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tidewire_protocol::socket_id::SocketId;
@@ -11,7 +10,7 @@ use crate::app::App;
 use crate::sync::lock;
 
 /// A connection, as seen from other threads. `generation` tells a reused slot from the one that was meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionRef {
     pub worker: u32,
     pub slot: u32,

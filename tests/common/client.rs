@@ -182,6 +182,13 @@ impl Client {
         self.next_event_from_wire().await
     }
 
+    /// Makes these the next events again.
+    pub fn put_back(&mut self, events: Vec<Event>) {
+        for event in events.into_iter().rev() {
+            self.read_ahead.push_front(event);
+        }
+    }
+
     async fn next_event_from_wire(&mut self) -> Event {
         match self.next_frame().await {
             Frame::Text(text) => Event::parse(&text),

@@ -1,5 +1,5 @@
 //! What every integration test starts from: a real server in this process and clients over real TCP.
-#![allow(dead_code, reason = "each test binary uses its part of the harness")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part of the harness")]
 
 pub mod client;
 pub mod rest;

@@ -49,6 +49,7 @@ impl Rest {
             wire_query: None,
             headers: Vec::new(),
             wire_body: body,
+            is_chunked: false,
         }
     }
 
@@ -99,6 +100,7 @@ pub struct Request {
     wire_query: Option<WireQuery>,
     headers: Vec<(String, String)>,
     wire_body: Vec<u8>,
+    is_chunked: bool,
 }
 
 impl Request {
@@ -139,6 +141,12 @@ impl Request {
         self
     }
 
+    /// Announces the body as chunks; the test writes them itself.
+    pub fn chunked(mut self) -> Self {
+        self.is_chunked = true;
+        self
+    }
+
     /// Writes the query from the sorted signed parameters and the signature.
     pub fn wire_query(mut self, write: impl Fn(&[(String, String)], &str) -> String + Send + 'static) -> Self {
         self.wire_query = Some(Box::new(write));
@@ -165,7 +173,7 @@ impl Request {
         params
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let signature = self.signature();
         let query = match &self.wire_query {
             Some(write) => write(&self.sorted(), &signature),
@@ -175,7 +183,9 @@ impl Request {
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        if self.method != "GET" || !self.wire_body.is_empty() {
+        if self.is_chunked {
+            head.push_str("Transfer-Encoding: chunked\r\n");
+        } else if self.method != "GET" || !self.wire_body.is_empty() {
             head.push_str(&format!("Content-Length: {}\r\n", self.wire_body.len()));
         }
         head.push_str("\r\n");

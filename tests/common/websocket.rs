@@ -38,6 +38,7 @@ pub enum Frame {
 pub struct Upgrade {
     target: String,
     headers: Vec<(String, String)>,
+    raw: Option<Vec<u8>>,
 }
 
 impl Upgrade {
@@ -50,7 +51,12 @@ impl Upgrade {
             ("Sec-WebSocket-Key", SAMPLE_KEY),
         ];
         let headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Self { target: target.into(), headers }
+        Self { target: target.into(), headers, raw: None }
+    }
+
+    /// Exactly these bytes instead of a request.
+    pub fn raw(bytes: Vec<u8>) -> Self {
+        Self { target: String::new(), headers: Vec::new(), raw: Some(bytes) }
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -59,6 +65,9 @@ impl Upgrade {
     }
 
     pub fn bytes(&self) -> Vec<u8> {
+        if let Some(raw) = &self.raw {
+            return raw.clone();
+        }
         let mut request = format!("GET {} HTTP/1.1\r\n", self.target);
         for (name, value) in &self.headers {
             request.push_str(&format!("{name}: {value}\r\n"));

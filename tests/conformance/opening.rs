@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use tidewire::config::{AppConfig, Credential};
+use tidewire::config::{AppConfig, Credential, Secret};
 
 use crate::common::{Client, Event, Frame, HttpConnection, TestServer, Upgrade, demo_app, eventually};
 
@@ -395,7 +395,7 @@ async fn s027_a_full_node_refuses_with_4100() {
 async fn an_app_may_own_several_keys() {
     let server = TestServer::with_config(|config| {
         let mut app = demo_app();
-        app.credentials.push(Credential { key: "second-key".into(), secret: "second-secret".into() });
+        app.credentials.push(Credential { key: "second-key".into(), secret: Secret::new("second-secret") });
         config.apps = vec![app];
     });
     let socket = server.upgrade("/app/second-key?protocol=7").await.upgraded();

@@ -368,8 +368,8 @@ async fn s171_presence_channels_are_listed_with_their_user_counts() {
         client.subscribe("news").await;
         clients.push(client);
     }
-    clients[0].sign_in(r#"{"id":"u-1"}"#).await;
     clients[0].expect("pusher_internal:member_added").await;
+    clients[0].sign_in(r#"{"id":"u-1"}"#).await;
     clients[0].subscribe("#server-to-user-u-1").await;
     let query = [("filter_by_prefix", "presence-"), ("info", "user_count")];
     let expected = json!({"channels": {"presence-lobby": {"user_count": 2}, "presence-ops": {"user_count": 1}}});

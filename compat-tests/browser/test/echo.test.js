@@ -20,7 +20,8 @@ async function startEcho(t, broadcaster, user) {
   const page = await ProbePage.open(t, browser, site, '/echo.html');
   const { cluster, channelAuthorization, userAuthentication, ...address } = options(endpoint);
   await page.page.evaluate((settings) => {
-    window.echo = new window.Echo(settings);
+    const { default: Echo } = window.Echo;
+    window.echo = new Echo(settings);
     window.probe.watch(window.echo.connector.pusher);
   }, {
     broadcaster,

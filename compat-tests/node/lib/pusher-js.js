@@ -70,6 +70,13 @@ export async function connectClient(t, release, options) {
   return pusher;
 }
 
+/** Waits until the server has read all that this client has sent. */
+export async function settled(pusher) {
+  const frames = framesOf(pusher);
+  pusher.send_event('pusher:ping', {});
+  await frames.until(({ event }) => event === 'pusher:pong', 'a pong');
+}
+
 /** Everything a channel tells its listeners, as `{ name, data }`. */
 export function eventsOf(channel) {
   const inbox = new Inbox(`the events of ${channel.name}`);

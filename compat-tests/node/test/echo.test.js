@@ -47,9 +47,17 @@ function subscribed(channel, what) {
   return inbox.next();
 }
 
+/** What a callback of Echo is called with: the data. */
 function heard(bind) {
   const inbox = new Inbox('what Echo heard');
-  bind((...values) => inbox.push(values.length > 1 ? values : values[0]));
+  bind((data) => inbox.push(data));
+  return inbox;
+}
+
+/** What the callback of `listenToAll` is called with: name and data. */
+function heardAll(channel) {
+  const inbox = new Inbox(`all of ${channel.name}`);
+  channel.listenToAll((name, data) => inbox.push([name, data]));
   return inbox;
 }
 
@@ -70,7 +78,7 @@ for (const { Echo, version } of echoes) {
         const channel = echo.channel(name);
         const byClass = heard((hear) => channel.listen('OrderPaid', hear));
         const literal = heard((hear) => channel.listen('.order.paid', hear));
-        const all = heard((hear) => channel.listenToAll(hear));
+        const all = heardAll(channel);
         await subscribed(channel);
         await sdk.trigger(name, 'App\\Events\\OrderPaid', { id: 1 });
         await sdk.trigger(name, 'order.paid', { id: 2 });
@@ -128,7 +136,7 @@ for (const { Echo, version } of echoes) {
         const name = unique('typing');
         const [one, two] = [startEcho(t, kind), startEcho(t, kind)];
         const [mine, theirs] = [one.private(name), two.private(name)];
-        const echoed = heard((hear) => mine.listenToAll(hear));
+        const echoed = heardAll(mine);
         const whispers = heard((hear) => theirs.listenForWhisper('typing', hear));
         await Promise.all([subscribed(mine), subscribed(theirs)]);
         mine.whisper('typing', { name: 'Ada' });
@@ -144,7 +152,7 @@ for (const { Echo, version } of echoes) {
       test(`S222 ${named} is left out of what its own request broadcast`, async (t) => {
         const name = unique('others');
         const [one, two] = [startEcho(t, kind), startEcho(t, kind)];
-        const inboxes = [one, two].map((echo) => heard((hear) => echo.channel(name).listenToAll(hear)));
+        const inboxes = [one, two].map((echo) => heardAll(echo.channel(name)));
         await Promise.all([one, two].map((echo) => subscribed(echo.channel(name))));
         await sdk.trigger(name, 'posted', { id: 1 }, { socket_id: one.socketId() });
         await sdk.trigger(name, 'marker', {});
@@ -156,7 +164,7 @@ for (const { Echo, version } of echoes) {
         const name = unique('gone');
         const echo = startEcho(t, kind);
         const channels = [echo.channel(name), echo.private(name), echo.join(name)];
-        const inboxes = channels.map((channel) => heard((hear) => channel.listenToAll(hear)));
+        const inboxes = channels.map((channel) => heardAll(channel));
         await Promise.all(channels.map((channel) => subscribed(channel)));
         echo.leave(name);
         const rest = echo.channel(unique('rest'));

@@ -84,8 +84,8 @@ test('S122 what is published to a user reaches all its connections, by that name
     assert.deepEqual(await client.next(), { event: 'notice', channel: own, data: 'hello' });
   }
   await clients[2].quiet();
-  const { channels } = (await api('GET', '/channels', { params: { filter_by_prefix: '#' } })).json;
-  assert.deepEqual(channels, {}, 'user channels are never listed');
+  const { channels } = (await api('GET', '/channels')).json;
+  assert.deepEqual(Object.keys(channels).filter((name) => name.startsWith('#')), [], 'user channels are never listed');
 });
 
 test('S123 signing in again is fine as the same user and refused as another', async (t) => {

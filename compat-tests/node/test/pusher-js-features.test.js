@@ -4,7 +4,7 @@ import { after, before, describe, test } from 'node:test';
 import { startAuthEndpoint } from '../lib/auth-endpoint.js';
 import { startBreakableProxy } from '../lib/breakable-proxy.js';
 import {
-  connectClient, errorWithCode, framesOf, join, reaches, releases, startClient, withUsers,
+  connectClient, errorWithCode, framesOf, join, reaches, releases, settled, startClient, withUsers,
 } from '../lib/pusher-js.js';
 import { nodeSdk } from '../lib/sdk.js';
 import { skipWithoutBinary, startServer } from '../lib/server.js';
@@ -73,6 +73,7 @@ for (const release of releases) {
       const missed = await join(pusher, name);
       assert.equal((await missed.events.next()).name, 'pusher:cache_miss');
       pusher.unsubscribe(name);
+      await settled(pusher);
       await sdk.trigger(name, 'old', { v: 1 });
       await sdk.trigger(name, 'new', { v: 2 });
       const hit = await join(pusher, name);

@@ -27,7 +27,7 @@ for (const release of releases) {
       const pusher = startClient(t, release);
       await reaches(pusher, 'connected');
       assert.match(pusher.connection.socket_id, /^\d+\.\d+$/);
-      assert.deepEqual(pusher.tidewire.states.drain(), ['connecting', 'connected']);
+      assert.deepEqual(pusher.tidewire.states.drain(), ['connected']);
       assert.equal(pusher.tidewire.errors.waiting, 0);
     });
 
