@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
-use hyper::{Request, StatusCode};
+use hyper::header::{
+    ALLOW, HeaderMap, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+};
+use hyper::{Method, Request, StatusCode};
 use percent_encoding::percent_decode_str;
 use tidewire_protocol::error::Rejection;
 use tidewire_protocol::{frame, server_message};
@@ -37,26 +39,31 @@ const REFUSAL_GRACE: Duration = Duration::from_secs(5);
 
 /// Answers 101 and goes on in a task of its own; over the worker's limit of handshakes, 503.
 pub fn upgrade(worker: &Rc<Worker>, mut request: Request<Incoming>, peer: IpAddr) -> respond::Reply {
+    let refuse = |status: StatusCode, text: &str, header: HeaderName, value: &'static str| {
+        worker.node.metrics.handshakes_refused(status.as_u16()).inc();
+        let mut reply = respond::text(status, format!("{text}\n"));
+        reply.headers_mut().insert(header, HeaderValue::from_static(value));
+        reply
+    };
+    if request.method() != Method::GET {
+        let text = "A WebSocket handshake is a GET request";
+        return refuse(StatusCode::METHOD_NOT_ALLOWED, text, ALLOW, "GET");
+    }
     let Some(place) = worker.begin_handshake() else {
-        let mut busy = respond::text(StatusCode::SERVICE_UNAVAILABLE, "Too many handshakes, try again in a second\n");
-        busy.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        worker.node.metrics.handshakes_refused(busy.status().as_u16()).inc();
-        return busy;
+        let text = "Too many handshakes, try again in a second";
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, text, RETRY_AFTER, "1");
     };
     let (mut reply, upgrade) = match socket::upgrade(&mut request) {
         Ok(answered) => answered,
-        Err(error) => return not_a_handshake(&error.to_string()),
+        Err(error) => {
+            let text = format!("Not a WebSocket handshake: {error}");
+            return refuse(StatusCode::BAD_REQUEST, &text, SEC_WEBSOCKET_VERSION, "13");
+        }
     };
     if let Some(subprotocol) = choose_subprotocol(request.headers()) {
         reply.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, subprotocol.clone());
     }
     tokio::task::spawn_local(greet(Rc::clone(worker), place, upgrade, Hello::of(&worker.node, &request, peer)));
-    reply
-}
-
-fn not_a_handshake(error: &str) -> respond::Reply {
-    let mut reply = respond::text(StatusCode::BAD_REQUEST, format!("Not a WebSocket handshake: {error}\n"));
-    reply.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     reply
 }
 
@@ -76,15 +83,17 @@ struct Hello {
     library: Library,
     origin: Option<Box<str>>,
     is_tls: bool,
+    /// For the log: the peer, or who it speaks for when it is a trusted proxy.
     address: IpAddr,
 }
 
 impl Hello {
     fn of<B>(node: &Node, request: &Request<B>, peer: IpAddr) -> Self {
         let headers = request.headers();
-        let is_trusted = node.config.trusted_proxies.iter().any(|network| network.contains(&peer));
+        let is_trusted =
+            |address: &IpAddr| node.config.trusted_proxies.iter().any(|network| network.contains(address));
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let forwarded = |name: &str| header(name).filter(|_| is_trusted);
+        let forwarded = |name: &str| header(name).filter(|_| is_trusted(&peer));
         let query = request.uri().query().unwrap_or("");
         let first = |list: &str| list.split(',').next().unwrap_or("").trim().to_owned();
         Self {
@@ -95,10 +104,7 @@ impl Hello {
             is_tls: forwarded("x-forwarded-proto")
                 .map(first)
                 .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss")),
-            address: forwarded("x-forwarded-for")
-                .map(first)
-                .and_then(|address| address.parse().ok())
-                .unwrap_or(peer),
+            address: forwarded("x-forwarded-for").and_then(|list| client_of(list, &is_trusted)).unwrap_or(peer),
         }
     }
 
@@ -129,7 +135,7 @@ impl Hello {
             node.release_connection();
             return Err(Rejection::OverConnectionQuota { max_connections: settings.limits.max_connections });
         }
-        Ok(Client { address: self.address, protocol, library: self.library })
+        Ok(Client { protocol, library: self.library })
     }
 
     fn protocol_version(&self, is_required: bool) -> Result<u8, Rejection<'_>> {
@@ -143,6 +149,11 @@ impl Hello {
                 .ok_or(Rejection::UnsupportedProtocol { version }),
         }
     }
+}
+
+/// The last address of `X-Forwarded-For` that is not one of our proxies: clients can make up those before it.
+fn client_of(list: &str, is_trusted: impl Fn(&IpAddr) -> bool) -> Option<IpAddr> {
+    list.rsplit(',').filter_map(|address| address.trim().parse().ok()).find(|address| !is_trusted(address))
 }
 
 /// The first value of a query parameter, percent-decoded.
@@ -203,9 +214,10 @@ async fn refuse(worker: &Worker, mut stream: TcpStream, rejection: &Rejection<'_
     let code = rejection.close_code().number();
     let message = rejection.to_string();
     worker.node.metrics.handshakes_refused(code).inc();
-    tracing::info!(target: "tidewire::handshake", code, %address, "refused a connection: {message}");
     if *rejection == Rejection::Draining {
         tokio::time::sleep(DRAIN_REFUSAL_PAUSE).await;
+    } else {
+        tracing::info!(target: "tidewire::handshake", code, %address, "refused a connection: {message}");
     }
     let mut frames = frame::encode_text(&server_message::error(Some(code), &message)).to_vec();
     frames.extend_from_slice(&frame::encode_close(code, rejection.close_code().meaning()));
@@ -250,6 +262,15 @@ mod tests {
         assert_eq!(choose_subprotocol(&headers), None);
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("chat, pusher-channels-protocol-7"));
         assert_eq!(choose_subprotocol(&headers).unwrap(), "pusher-channels-protocol-7");
+    }
+
+    #[test]
+    fn forwarded_addresses_that_a_client_made_up_are_not_believed() {
+        let is_trusted = |address: &IpAddr| address.is_loopback();
+        let client = |list| client_of(list, is_trusted).map(|address| address.to_string());
+        assert_eq!(client("6.6.6.6, 9.9.9.9, 127.0.0.1").as_deref(), Some("9.9.9.9"));
+        assert_eq!(client("127.0.0.1"), None);
+        assert_eq!(client("nonsense"), None);
     }
 
     #[test]

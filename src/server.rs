@@ -51,10 +51,12 @@ impl Server {
         let mut listeners: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
         for address in &config.server.listen {
-            let mut address = *address;
+            let wanted = *address;
+            let mut address = wanted;
+            let cannot = || format!("cannot listen on {wanted}; is another server running there?");
+            claim(address).with_context(cannot)?;
             for own in &mut listeners {
-                let listener = listen(address)
-                    .with_context(|| format!("cannot listen on {address}; is another server running there?"))?;
+                let listener = listen(address).with_context(cannot)?;
                 // Port 0 is chosen once and shared by all workers.
                 address = listener.local_addr()?;
                 own.push(listener);
@@ -171,6 +173,14 @@ fn report(thread: JoinHandle<std::io::Result<()>>) {
         Ok(Err(error)) => tracing::error!(target: "tidewire::server", %error, name, "a thread failed"),
         Err(_) => tracing::error!(target: "tidewire::server", name, "a thread panicked"),
     }
+}
+
+/// Fails when somebody listens on the address already. Our own listeners share it, and another Tidewire's would
+/// share it too, each getting half of the clients.
+fn claim(address: SocketAddr) -> std::io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
 }
 
 /// A listener that shares its address with those of the other workers. Accepted sockets inherit its options.

@@ -1,6 +1,8 @@
 //! The `tidewire` command as a shell sees it: output, messages, exit codes, signals.
 
-use std::io::{BufRead, BufReader};
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test may panic")]
+
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -252,10 +254,10 @@ impl Running {
         let folder = Folder::with_config(config);
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = format!("127.0.0.1:{port}");
-        let common =
-            ["--listen", &address, "--admin-listen", "off", "--workers", "2", "--drain-seconds", "0"];
+        let common = ["--listen", &address, "--admin-listen", "off", "--workers", "2"];
         let mut command = folder.tidewire(&[&common[..], arguments].concat());
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.env("TIDEWIRE_SERVER__DRAIN_SECONDS", "0").stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (sender, log) = std::sync::mpsc::channel();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -346,6 +348,23 @@ fn a_running_server_is_healthy_and_ends_with_0_on_sigterm() {
     assert_eq!(code(&running.run(&["healthcheck", "--ready"])), 0);
     running.signal(Signal::TERM);
     running.wait_for("draining");
+    assert_eq!(running.exit_code(), 0);
+}
+
+#[test]
+fn a_second_signal_ends_the_drain() {
+    let mut running = Running::start(&one_app(), &["--drain-seconds", "600"]);
+    // The window is as long as there are clients; one that does not go away keeps it open.
+    let port = running.url.rsplit(':').next().unwrap().parse::<u16>().unwrap();
+    let mut client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let request = "GET /app/tw-demo-key?protocol=7 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    client.write_all(request.as_bytes()).unwrap();
+    client.read_exact(&mut [0; 12]).unwrap();
+    running.signal(Signal::INT);
+    running.wait_for("draining");
+    running.signal(Signal::TERM);
+    running.wait_for("stopping without waiting");
     assert_eq!(running.exit_code(), 0);
 }
 

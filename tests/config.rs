@@ -1,5 +1,7 @@
 //! The four layers of the configuration, and what is said when one of them is wrong.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test may panic")]
+
 use std::path::{Path, PathBuf};
 
 use tidewire::config::{Flag, Loaded, Origin, Sources, schema};
@@ -150,6 +152,17 @@ fn lists_in_the_environment_are_separated_by_commas() {
     assert_eq!(server.listen.len(), 2);
     let networks: Vec<String> = server.trusted_proxies.iter().map(ToString::to_string).collect();
     assert_eq!(networks, ["10.0.0.0/8", "192.168.1.1/32"]);
+}
+
+#[test]
+fn a_bad_item_of_a_list_is_told_with_its_variable() {
+    let found = problems(&environment(&[("TIDEWIRE_SERVER__TRUSTED_PROXIES", "10.0.0.0/8,10.0.0.0/99")]));
+    assert_eq!(
+        found,
+        [
+            r#"TIDEWIRE_SERVER__TRUSTED_PROXIES: expected an address or a CIDR range such as "10.0.0.0/8", got "10.0.0.0/99""#
+        ]
+    );
 }
 
 #[test]

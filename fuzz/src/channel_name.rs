@@ -53,5 +53,7 @@ fn access(text: &str) -> Access {
 }
 
 fn is_cache(text: &str) -> bool {
-    ["cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-"].iter().any(|p| text.starts_with(p))
+    ["cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-"]
+        .iter()
+        .any(|p| text.starts_with(p))
 }

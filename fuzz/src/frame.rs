@@ -1,8 +1,8 @@
 //! WebSocket frames: however the bytes of a client arrive, the same messages come out of them.
 
 use tidewire_protocol::frame::{
-    Assembler, Frame, FrameError, MAX_CONTROL_PAYLOAD_BYTES, Message, OpCode, Parsed, encode_close, encode_ping,
-    encode_pong, encode_text, parse_frame,
+    Assembler, Frame, FrameError, MAX_CONTROL_PAYLOAD_BYTES, Message, OpCode, Parsed, encode_close,
+    encode_ping, encode_pong, encode_text, parse_frame,
 };
 
 /// Small, so that the fuzzer finds its way over it.
@@ -80,7 +80,11 @@ fn own(message: Message<'_>) -> Seen {
         Message::Ping(payload) => Seen::Ping(payload.to_vec()),
         Message::Pong(payload) => Seen::Pong(payload.to_vec()),
         Message::Close(reason) => {
-            assert!(reason.is_none_or(|(code, _)| (1000..5000).contains(&code) && ![1005, 1006, 1015].contains(&code)));
+            assert!(
+                reason.is_none_or(
+                    |(code, _)| (1000..5000).contains(&code) && ![1005, 1006, 1015].contains(&code)
+                )
+            );
             Seen::Close(reason.map(|(code, text)| (code, text.to_owned())))
         }
     }

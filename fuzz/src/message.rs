@@ -6,7 +6,8 @@ use tidewire_protocol::{ClientMessage, DataToken, Member, MemberLimits, UserData
 use crate::assert_server_frame;
 
 const MAX_WATCHLIST: usize = 4;
-const LIMITS: MemberLimits = MemberLimits { max_user_id_length: 20, max_user_info_bytes: 100, strict_user_info: false };
+const LIMITS: MemberLimits =
+    MemberLimits { max_user_id_length: 20, max_user_info_bytes: 100, strict_user_info: false };
 
 pub fn check(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
@@ -26,7 +27,12 @@ fn check_message(message: &ClientMessage<'_>) {
             assert_ne!(subscribe.auth.as_deref(), Some(""), "an empty auth is none");
             assert_ne!(subscribe.channel_data.as_deref(), Some(""), "an empty channel_data is none");
             assert_server_frame(&server_message::subscription_succeeded(&subscribe.channel));
-            assert_server_frame(&server_message::subscription_error(&subscribe.channel, "AuthError", "no", 401));
+            assert_server_frame(&server_message::subscription_error(
+                &subscribe.channel,
+                "AuthError",
+                "no",
+                401,
+            ));
             if let Some(channel_data) = &subscribe.channel_data {
                 check_identity(channel_data);
             }
@@ -52,7 +58,8 @@ pub(crate) fn check_data(event: &str, channel: &str, data: &DataToken<'_>) {
         Some(decoded) => {
             assert!(data.is_valid_text());
             assert_eq!(data.decoded_len(), decoded.len());
-            let frame = assert_server_frame(&server_message::channel_event(event, channel, data, Some("a \"user\"")));
+            let frame =
+                assert_server_frame(&server_message::channel_event(event, channel, data, Some("a \"user\"")));
             assert_eq!(frame["event"], event);
             assert_eq!(frame["channel"], channel);
             assert_eq!(frame["data"], *decoded);
@@ -73,9 +80,10 @@ fn check_identity(text: &str) {
             assert_server_frame(&server_message::member_added("presence-x", &member.user_id, info));
             assert_server_frame(&server_message::member_removed("presence-x", &member.user_id));
             let members = [(&*member.user_id, info)];
-            let frame = assert_server_frame(&server_message::presence_succeeded("presence-x", members.into_iter()));
-            let data: serde_json::Value =
-                serde_json::from_str(frame["data"].as_str().unwrap_or_default()).expect("presence data is JSON");
+            let frame =
+                assert_server_frame(&server_message::presence_succeeded("presence-x", members.into_iter()));
+            let data: serde_json::Value = serde_json::from_str(frame["data"].as_str().unwrap_or_default())
+                .expect("presence data is JSON");
             assert_eq!(data["presence"]["count"], 1);
             assert_eq!(data["presence"]["ids"][0], *member.user_id);
         }

@@ -28,7 +28,8 @@ fn check_unsigned(path: &str, query: &str, body: &[u8], key: &SigningKey) {
 
 fn check_signed(path: &str, query: &str, body: &[u8], key: &SigningKey) {
     let body_md5: String = Md5::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
-    let query = format!("{query}&auth_key=tw-demo-key&auth_timestamp={NOW}&auth_version=1.0&body_md5={body_md5}");
+    let query =
+        format!("{query}&auth_key=tw-demo-key&auth_timestamp={NOW}&auth_version=1.0&body_md5={body_md5}");
     let canonical = canonical_string("POST", path, &ApiQuery::parse(&query));
     let signature = key.sign_hex(&[canonical.as_bytes()]);
     let signed = format!("{query}&auth_signature={signature}");
@@ -37,7 +38,10 @@ fn check_signed(path: &str, query: &str, body: &[u8], key: &SigningKey) {
     assert_eq!(verify("POST", path, &parsed, body, key, NOW), Ok(()));
 
     let other_key = SigningKey::new("another secret");
-    assert!(matches!(verify("POST", path, &parsed, body, &other_key, NOW), Err(AuthFailure::Signature { .. })));
+    assert!(matches!(
+        verify("POST", path, &parsed, body, &other_key, NOW),
+        Err(AuthFailure::Signature { .. })
+    ));
     assert!(matches!(verify("GET", path, &parsed, body, key, NOW), Err(AuthFailure::Signature { .. })));
     let longer = [body, b"x"].concat();
     assert_eq!(verify("POST", path, &parsed, &longer, key, NOW), Err(AuthFailure::BodyHashDiffers));

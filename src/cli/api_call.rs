@@ -20,7 +20,7 @@ use super::{Done, Failure, print_line, runtime};
 The signature is valid for ten minutes.
 
 Examples:
-  tidewire sign POST /apps/1/events --data '{\"name\":\"my-event\",\"channel\":\"my-channel\",\"data\":\"{}\"}'
+  tidewire sign POST /apps/1/events --data '{\"name\":\"my-event\",\"channel\":\"c\",\"data\":\"{}\"}'
   tidewire sign GET '/apps/1/channels?filter_by_prefix=presence-&info=user_count'
   tidewire sign GET channels                  the same for the configured app
   eval \"$(tidewire sign GET channels)\"        make the call")]
@@ -41,7 +41,7 @@ pub struct SignFlags {
 Examples:
   tidewire trigger my-channel my-event '{\"hello\":\"world\"}'
   date | tidewire trigger my-channel tick -
-  tidewire trigger orders,invoices 'App\\Events\\OrderPaid' --url http://10.0.0.5:6001 --app 42 --key … --secret …")]
+  tidewire trigger orders,invoices 'App\\Events\\OrderPaid' --url http://10.0.0.5:6001")]
 pub struct TriggerFlags {
     /// Channel, or several with commas
     channel: String,

@@ -16,15 +16,16 @@ use super::client::BaseUrl;
 use super::credentials::{AppFlags, Credentials};
 use super::{Done, Failure, print_line, runtime};
 
-/// Of the server's default; a server that allows more says so itself.
+/// The most that a server can be configured to allow; what it does allow it says itself.
 const MAX_CHANNEL_NAME_LENGTH: usize = 1024;
 /// Events may be as large as the server's limit allows, which may be raised.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Private and presence channels are signed with the app's secret. Each line is channel, event and data, separated by
-tabs; notices go to standard error. Ends with exit code 1 when the server closes the connection.
+Private and presence channels are signed with the app's secret. Each line is channel, event and
+data, separated by tabs; notices go to standard error. Ends with exit code 1 when the server
+closes the connection.
 
 Examples:
   tidewire listen my-channel private-orders presence-room

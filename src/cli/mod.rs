@@ -35,19 +35,21 @@ struct Cli {
 }
 
 const HELP: &str = "\
-Without a command the server starts (`tidewire serve`). Without any configuration it offers an app to try things
-out on 127.0.0.1:6001: id 1, key app-key, secret app-secret.
+Without a command the server starts (`tidewire serve`). Without any configuration it offers an app
+to try things out on 127.0.0.1:6001: id 1, key app-key, secret app-secret.
 
-Configuration: a flag beats the environment, the environment beats the file, the file beats the default.
+Configuration: a flag beats the environment, which beats the file, which beats the default.
   File         --config, else TIDEWIRE_CONFIG, else ./config.json, else /etc/tidewire/config.json
-  Environment  TIDEWIRE_ and the path of the setting, joined by __: TIDEWIRE_SERVER__LISTEN=0.0.0.0:6001,
-               TIDEWIRE_LIMITS__MAX_EVENT_BYTES=20000; lists with commas
-  One app      TIDEWIRE_APP_ID, TIDEWIRE_APP_KEY, TIDEWIRE_APP_SECRET (or TIDEWIRE_APP_SECRET_FILE);
-               PUSHER_APP_ID/KEY/SECRET if nothing else defines an app
-  Others       PORT, RUST_LOG, TIDEWIRE_LOG, TIDEWIRE_APPS (JSON array)
+  Environment  TIDEWIRE_ and the path of the setting, joined by __; lists with commas:
+               TIDEWIRE_SERVER__LISTEN=0.0.0.0:6001, TIDEWIRE_LIMITS__MAX_EVENT_BYTES=20000
+  One app      TIDEWIRE_APP_ID, TIDEWIRE_APP_KEY, TIDEWIRE_APP_SECRET (or _SECRET_FILE);
+               PUSHER_APP_ID, _KEY and _SECRET if nothing else defines an app
+  Others       PORT, RUST_LOG, TIDEWIRE_LOG, TIDEWIRE_APPS (a JSON array)
 
-Signals: SIGTERM and SIGINT close clients over server.drain_seconds, a second one stops at once; SIGHUP reads the
-configuration again. Exit codes: 0 fine, 1 failed, 2 wrong usage, 78 wrong configuration.
+Signals: SIGTERM and SIGINT close clients over server.drain_seconds, a second one stops at once.
+SIGHUP reads the configuration again; a bad one changes nothing.
+
+Exit codes: 0 fine, 1 failed, 2 wrong usage, 78 wrong configuration.
 
 Examples:
   tidewire                                           try it out

@@ -16,7 +16,7 @@ use crate::telemetry::logs::{Logs, LogsError};
 
 /// How often the files of the configuration are looked at. Polling also sees what notification does not: network
 /// file systems, and Kubernetes swapping the directory a link points at.
-const WATCH_INTERVAL: Duration = Duration::from_secs(3);
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 pub fn serve(flags: &ServeFlags) -> Done {
     let sources = flags.sources();
@@ -76,7 +76,7 @@ impl Signals {
 impl Process {
     /// Serves until a signal says stop, then drains; a second signal ends the drain.
     async fn run(&mut self, mut signals: Signals) {
-        let mut tick = tokio::time::interval(WATCH_INTERVAL);
+        let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + WATCH_INTERVAL, WATCH_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let reason = loop {
             tokio::select! {

@@ -244,6 +244,12 @@ impl Draft {
         let closest =
             self.origins.iter().filter_map(|(outer, origin)| Some((outer.len(), origin, is_within(outer)?)));
         match closest.max_by_key(|(length, _, _)| *length) {
+            // The items of a list that was given as one text have no index there.
+            Some((_, origin, rest))
+                if *origin != Origin::File && path.starts_with("server.") && is_index(rest) =>
+            {
+                origin.to_string()
+            }
             Some((_, origin, rest)) if *origin != Origin::File => format!("{origin}{rest}"),
             _ => path.to_owned(),
         }
@@ -309,6 +315,11 @@ impl Draft {
             self.problem(&name, text);
         }
     }
+}
+
+/// `[0]`
+fn is_index(rest: &str) -> bool {
+    rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).is_some_and(|n| n.parse::<usize>().is_ok())
 }
 
 /// What works and is probably a mistake.

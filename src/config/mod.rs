@@ -201,12 +201,12 @@ pub struct AppLimits {
     /// Client events a connection may send each second; more are refused with 4301.
     #[schemars(range(min = 1))]
     pub client_events_per_second: u32,
-    /// Publishing API calls each second; more are answered 429; 0 = no limit.
+    /// Events published over the API each second; more are answered 429; 0 = no limit.
     pub triggers_per_second: u32,
     /// Seconds a cache channel keeps its last event.
     #[schemars(range(min = 1))]
     pub cache_ttl_seconds: u64,
-    /// Events kept for cache channels, the oldest gives way.
+    /// Cache channels whose last event is kept; the events of further ones are delivered but not kept.
     pub max_cached_events: usize,
     /// `activity_timeout` told to clients: after so many silent seconds they send a ping.
     #[schemars(range(min = 10, max = 120))]

@@ -9,7 +9,6 @@ mod sign_in;
 mod subscribe;
 mod task;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use tidewire_protocol::identity::UserData;
@@ -47,7 +46,6 @@ pub struct Connection {
 /// What the handshake told about the client.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
-    pub address: IpAddr,
     /// 4 to 7.
     pub protocol: u8,
     pub library: Library,

@@ -54,7 +54,6 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(node.config.header_timeout_seconds))
         .max_buf_size(MAX_HEAD_BYTES)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await;

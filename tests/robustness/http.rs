@@ -79,10 +79,6 @@ async fn a_body_above_the_limit_is_answered_413() {
 #[tokio::test]
 async fn a_promised_giant_body_is_refused_by_its_length() {
     let server = TestServer::start();
-    let request = server.rest().post("/apps/42/events", "{}").header("Content-Length", "1099511627776");
-    // Two lengths that differ: refused as malformed or as too large, never waited for.
-    let answer = request.send().await;
-    assert!(matches!(answer.status, 400 | 413), "{answer:?}");
     let head = "POST /apps/42/events HTTP/1.1\r\nHost: t\r\nContent-Length: 1099511627776\r\n\r\n";
     refuses(&server, "a terabyte", head.as_bytes()).await;
 }

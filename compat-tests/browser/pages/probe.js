@@ -15,7 +15,6 @@ const probe = {
   },
   watch(pusher) {
     probe.pusher = pusher;
-    probe.show('version', pusher.constructor.VERSION ?? '');
     pusher.connection.bind('state_change', ({ current }) => {
       probe.show('state', current);
       probe.show('socket', pusher.connection.socket_id ?? '');

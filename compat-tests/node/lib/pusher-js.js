@@ -37,6 +37,7 @@ export function startClient(t, { Pusher, major }, { app = defaultApp, endpoint, 
       : { authEndpoint: endpoint.channelUrl, authTransport: 'ajax', auth: { params } }),
     userAuthentication: { endpoint: endpoint.userUrl, transport: 'ajax', params },
   };
+  const sockets = recordSockets(Pusher);
   const pusher = new Pusher(app.key, {
     ...addressOptions(address),
     ...(major < 8 ? { disableStats: true } : {}),
@@ -46,8 +47,23 @@ export function startClient(t, { Pusher, major }, { app = defaultApp, endpoint, 
   pusher.tidewire = { states: new Inbox('the states of pusher-js'), errors: new Inbox('the errors of pusher-js') };
   pusher.connection.bind('state_change', ({ current }) => pusher.tidewire.states.push(current));
   pusher.connection.bind('error', (error) => pusher.tidewire.errors.push(error));
-  t.after(() => pusher.disconnect());
+  t.after(() => {
+    pusher.disconnect();
+    for (const socket of sockets) clearTimeout(socket._closeTimer);
+  });
   return pusher;
+}
+
+/** The WebSocket of Node releases, closed twice, leaves a timer of 30 s behind that keeps the process alive. */
+function recordSockets({ Runtime }) {
+  const original = (Runtime.tidewireOriginal ??= Runtime.createWebSocket);
+  const sockets = (Runtime.tidewireSockets ??= []);
+  Runtime.createWebSocket = function createWebSocket(url) {
+    const socket = original.call(this, url);
+    sockets.push(socket);
+    return socket;
+  };
+  return sockets;
 }
 
 /** Waits until the client is in this state. */

@@ -27,7 +27,10 @@ export class RawClient {
     });
     this.upgraded.catch(() => {});
     this.closed = new Promise((resolve) => {
-      this.ws.on('close', (code, reason) => resolve({ code, reason: reason.toString() }));
+      this.ws.on('close', (code, reason) => {
+        this.frames.end(`the connection was closed with ${code}`);
+        resolve({ code, reason: reason.toString() });
+      });
     });
     t.after(() => this.ws.terminate());
   }

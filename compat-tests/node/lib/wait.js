@@ -33,6 +33,7 @@ export function unique(prefix) {
 export class Inbox {
   #items = [];
   #wake = null;
+  #ended = null;
 
   constructor(name) {
     this.name = name;
@@ -43,12 +44,19 @@ export class Inbox {
     this.#wake?.();
   }
 
+  /** Nothing will come any more, for this reason: whoever waits fails at once. */
+  end(reason) {
+    this.#ended ??= reason;
+    this.#wake?.();
+  }
+
   /** Takes the next item; waits for it if there is none yet. */
   async next(what = `something in ${this.name}`, deadlineMs = DEADLINE_MS) {
-    if (this.#items.length === 0) {
+    if (this.#items.length === 0 && !this.#ended) {
       const arrival = new Promise((resolve) => { this.#wake = resolve; });
       await within(arrival, what, deadlineMs).finally(() => { this.#wake = null; });
     }
+    if (this.#items.length === 0) throw new Error(`${this.#ended} before ${what}`);
     return this.#items.shift();
   }
 

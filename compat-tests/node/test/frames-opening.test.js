@@ -151,7 +151,15 @@ test('S026 a draining server closes its connections with 4200', { skip: skipWith
 
 test('S026 S019 a server that drains refuses newcomers with 4200', { skip: skipWithoutBinary }, async (t) => {
   const server = await startServer(t, { server: { drain_seconds: 5 } });
-  const established = await connectMany(t, 20, { base: server.ws });
+  const established = await connectMany(t, 150, { base: server.ws });
+  server.signal('SIGTERM');
+  await Promise.race(established.map((client) => client.closing()));
+  await rejected(t, 4200, { base: server.ws });
+});
+
+test('S026 S019 a newcomer is told 4200 even when the drain is over a moment later', { skip: skipWithoutBinary }, async (t) => {
+  const server = await startServer(t, { server: { drain_seconds: 5 } });
+  const established = await connectMany(t, 10, { base: server.ws });
   server.signal('SIGTERM');
   await Promise.race(established.map((client) => client.closing()));
   await rejected(t, 4200, { base: server.ws });

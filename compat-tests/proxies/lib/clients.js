@@ -37,6 +37,12 @@ export async function connected(t, app, port, options) {
   return pusher;
 }
 
+/** The code with which the server refuses the client. */
+export async function refusal(pusher) {
+  const { error } = await once(pusher.connection, 'error');
+  return error?.data?.code;
+}
+
 /** A channel that is subscribed when this returns. */
 export async function subscribed(pusher, name) {
   const channel = pusher.subscribe(name);

@@ -8,6 +8,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 /** The folder of this run, with the certificate in it. */
 export const work = process.env.TIDEWIRE_PROXIES_WORK;
 
+/** Debian keeps nginx and HAProxy where an ordinary user does not look. */
+export const searchPath = `${process.env.PATH}:/usr/sbin:/sbin`;
+
 const NOBODY = 65534;
 const START_SECONDS = 20;
 
@@ -30,7 +33,8 @@ export function folder(name) {
 
 /**
  * Starts a program and waits until `url` answers 200. `unprivileged` gives root away first. The returned `stop`
- * ends it; what it wrote is shown when it does not come up.
+ * ends it; what it wrote is shown when it does not come up. It gets no environment but `env`: to Tidewire, the
+ * TIDEWIRE_* variables of the suites would be settings.
  */
 export async function start(name, command, args, { url, env = {}, unprivileged = false }) {
   if (unprivileged && process.getuid() === 0) {
@@ -39,7 +43,7 @@ export async function start(name, command, args, { url, env = {}, unprivileged =
   }
   const log = path.join(work, `${name}.log`);
   const output = fs.openSync(log, 'w');
-  const child = spawn(command, args, { stdio: ['ignore', output, output], env: { ...process.env, ...env } });
+  const child = spawn(command, args, { stdio: ['ignore', output, output], env: { PATH: searchPath, ...env } });
   let ended;
   const exit = new Promise((resolve) => {
     child.on('error', (error) => resolve((ended = String(error))));

@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
-import { folder, freePort, start, work } from './processes.js';
+import { folder, freePort, searchPath, start, work } from './processes.js';
 
 const shipped = new URL('../../../deploy/', import.meta.url);
 
@@ -55,7 +55,7 @@ export const names = Object.keys(kinds);
 /** Whether the program is on this machine. */
 export function installed(name) {
   try {
-    execFileSync('sh', ['-c', `PATH="$PATH:/usr/sbin:/sbin" command -v ${name}`], { stdio: 'ignore' });
+    execFileSync('sh', ['-c', `command -v ${name}`], { stdio: 'ignore', env: { PATH: searchPath } });
     return true;
   } catch {
     return false;
@@ -71,7 +71,7 @@ export async function startProxy(name, nodePort) {
   fs.writeFileSync(config, substitute(file, replace({ dir, ...ports })));
   const proxy = await start(name, name, args(config, dir), {
     url: `https://localhost:${ports.tls}/ready`,
-    env: { PATH: `${process.env.PATH}:/usr/sbin:/sbin`, HOME: dir, XDG_DATA_HOME: dir, XDG_CONFIG_HOME: dir },
+    env: { HOME: dir, XDG_DATA_HOME: dir, XDG_CONFIG_HOME: dir },
     unprivileged: true,
   });
   return { ...proxy, ...ports };

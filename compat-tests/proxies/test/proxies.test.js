@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { client, connected, publishBelow, publisher, subscribed } from '../lib/clients.js';
+import { client, connected, publishBelow, publisher, refusal, subscribed } from '../lib/clients.js';
 import { installed, names, startProxy } from '../lib/proxies.js';
 import { app, startTidewire, tlsApp } from '../lib/tidewire.js';
 import { once } from '../lib/wait.js';
@@ -36,8 +36,7 @@ after(async () => {
 test('S016 without a proxy, the app that demands TLS refuses a plain connection with 4000', async (t) => {
   const pusher = client(tlsApp, node.port, { forceTLS: false, enabledTransports: ['ws'] });
   t.after(() => pusher.disconnect());
-  const error = await once(pusher.connection, 'error');
-  assert.equal(error.data?.code, 4000);
+  assert.equal(await refusal(pusher), 4000);
 });
 
 /** Why a proxy's tests are skipped. In CI they are not: there a missing program is a failure. */
@@ -100,8 +99,7 @@ for (const name of names) {
     test(`${name} lets the reason of a refusal through`, async (t) => {
       const pusher = client({ ...app, key: 'no-such-key' }, proxy().tls);
       t.after(() => pusher.disconnect());
-      const error = await once(pusher.connection, 'error');
-      assert.equal(error.data?.code, 4001);
+      assert.equal(await refusal(pusher), 4001);
     });
 
     test(`${name} takes clients and publishers below /ws`, async (t) => {

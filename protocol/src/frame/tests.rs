@@ -1,3 +1,5 @@
+//! Frames and messages against RFC 6455.
+
 use super::*;
 
 const MAX: usize = 1 << 20;

@@ -1,3 +1,5 @@
+//! Bodies of the REST API, good and bad.
+
 use super::*;
 
 const LIMITS: TriggerLimits = TriggerLimits {

@@ -1,3 +1,5 @@
+//! Canonical strings and signatures of the REST API.
+
 use super::*;
 
 const NOW: i64 = 1_700_000_000;
