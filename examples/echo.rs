@@ -13,11 +13,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tidewire::socket::{self, Input, Socket, Upgrade};
+use tidewire::socket::{self, Input, Reader, Socket, Upgrade};
 use tidewire_protocol::frame::{self, Message};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpListener;
-use tokio::net::tcp::OwnedReadHalf;
+use tokio::task::LocalSet;
 
 /// As large as the suites get.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
@@ -27,19 +27,22 @@ async fn main() -> anyhow::Result<()> {
     let port: u16 = std::env::args().nth(1).map_or(Ok(9001), |port| port.parse())?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     println!("echo on ws://{}", listener.local_addr()?);
+    LocalSet::new().run_until(serve(listener)).await
+}
+
+async fn serve(listener: TcpListener) -> anyhow::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(
-            http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)).with_upgrades(),
-        );
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer));
+        tokio::task::spawn_local(connection.with_upgrades());
     }
 }
 
 async fn answer(mut request: Request<Incoming>) -> Result<Response<http_body_util::Full<bytes::Bytes>>, Infallible> {
     Ok(match socket::upgrade(&mut request) {
         Ok((reply, upgrade)) => {
-            tokio::spawn(echo(upgrade));
+            tokio::task::spawn_local(echo(upgrade));
             reply
         }
         Err(error) => {
@@ -52,14 +55,14 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<http_body_uti
 
 async fn echo(upgrade: Upgrade) {
     let Some((stream, early)) = upgrade.into_stream().await else { return };
-    let (reader, writer) = stream.into_split();
-    let mut echo = Echo { reader, socket: Socket::new(writer), input: Input::default(), is_closing: false };
+    let (reader, socket) = Socket::split(stream);
+    let mut echo = Echo { reader, socket, input: Input::default(), is_closing: false };
     echo.take(&mut early.to_vec());
     poll_fn(|cx| echo.poll(cx)).await;
 }
 
 struct Echo {
-    reader: OwnedReadHalf,
+    reader: Reader,
     socket: Socket,
     input: Input,
     is_closing: bool,

@@ -40,10 +40,12 @@ impl Banner<'_> {
 
     fn rows(&self, text: &mut String) {
         let prefix = &self.config.server.path_prefix;
+        let has_tls = !self.config.server.tls_certificate.is_empty();
+        let (ws, http) = if has_tls { ("wss", "https") } else { ("ws", "http") };
         for address in self.listen {
             let (host, note) = reachable(*address);
-            row(text, "websocket", &format!("ws://{host}{prefix}/app/{{key}}{note}"));
-            row(text, "http api", &format!("http://{host}{prefix}/apps/{{id}}/events{note}"));
+            row(text, "websocket", &format!("{ws}://{host}{prefix}/app/{{key}}{note}"));
+            row(text, "http api", &format!("{http}://{host}{prefix}/apps/{{id}}/events{note}"));
         }
         match self.admin {
             Some(address) => row(text, "metrics", &format!("http://{}/metrics", reachable(address).0)),

@@ -4,6 +4,7 @@
 //! broken network and try for ever without telling anybody why.
 
 use std::borrow::Cow;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,14 +18,13 @@ use hyper::{Method, Request, StatusCode};
 use percent_encoding::percent_decode_str;
 use tidewire_protocol::error::Rejection;
 use tidewire_protocol::{frame, server_message};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::AsyncReadExt;
 
 use crate::app::App;
 use crate::connection::{Client, Library};
 use crate::http::{respond, routes};
 use crate::node::Node;
-use crate::socket::{self, Upgrade};
+use crate::socket::{self, Socket, Stream, Upgrade};
 use crate::worker::{HandshakePlace, Worker};
 
 /// Protocol versions that are served; older ones are retired.
@@ -38,7 +38,7 @@ const DRAIN_REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 const REFUSAL_GRACE: Duration = Duration::from_secs(5);
 
 /// Answers 101 and goes on in a task of its own; over the worker's limit of handshakes, 503.
-pub fn upgrade(worker: &Rc<Worker>, mut request: Request<Incoming>, peer: IpAddr) -> respond::Reply {
+pub fn upgrade(worker: &Rc<Worker>, mut request: Request<Incoming>, peer: Peer) -> respond::Reply {
     let refuse = |status: StatusCode, text: &str, header: HeaderName, value: &'static str| {
         worker.node.metrics.handshakes_refused(status.as_u16()).inc();
         let mut reply = respond::text(status, format!("{text}\n"));
@@ -75,6 +75,14 @@ fn choose_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
     HeaderValue::from_str(chosen).ok()
 }
 
+/// The other end of a TCP connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    pub address: IpAddr,
+    /// It speaks TLS to this server itself.
+    pub is_tls: bool,
+}
+
 /// What of the request decides about the connection.
 struct Hello {
     /// The part behind `/app/`; `None` on any other path.
@@ -88,12 +96,12 @@ struct Hello {
 }
 
 impl Hello {
-    fn of<B>(node: &Node, request: &Request<B>, peer: IpAddr) -> Self {
+    fn of<B>(node: &Node, request: &Request<B>, peer: Peer) -> Self {
         let headers = request.headers();
         let is_trusted =
             |address: &IpAddr| node.config.trusted_proxies.iter().any(|network| network.contains(address));
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let forwarded = |name: &str| header(name).filter(|_| is_trusted(&peer));
+        let forwarded = |name: &str| header(name).filter(|_| is_trusted(&peer.address));
         let query = request.uri().query().unwrap_or("");
         let first = |list: &str| list.split(',').next().unwrap_or("").trim().to_owned();
         Self {
@@ -101,10 +109,11 @@ impl Hello {
             protocol: parameter(query, "protocol").map(|value| value.as_ref().into()),
             library: parameter(query, "client").map_or(Library::Other, |name| Library::from_name(&name)),
             origin: header(ORIGIN.as_str()).map(Box::from),
-            is_tls: forwarded("x-forwarded-proto")
-                .map(first)
-                .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss")),
-            address: forwarded("x-forwarded-for").and_then(|list| client_of(list, &is_trusted)).unwrap_or(peer),
+            is_tls: peer.is_tls
+                || forwarded("x-forwarded-proto").map(first).is_some_and(|scheme| {
+                    scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss")
+                }),
+            address: forwarded("x-forwarded-for").and_then(|list| client_of(list, &is_trusted)).unwrap_or(peer.address),
         }
     }
 
@@ -210,22 +219,23 @@ async fn greet(worker: Rc<Worker>, place: HandshakePlace, upgrade: Upgrade, hell
 }
 
 /// Tells why in both ways, then waits for the client to hang up (1.2).
-async fn refuse(worker: &Worker, mut stream: TcpStream, rejection: &Rejection<'_>, address: IpAddr) {
+async fn refuse(worker: &Worker, stream: Stream, rejection: &Rejection<'_>, address: IpAddr) {
     let code = rejection.close_code().number();
     let message = rejection.to_string();
     worker.node.metrics.handshakes_refused(code).inc();
     if *rejection == Rejection::Draining {
-        tokio::time::sleep(DRAIN_REFUSAL_PAUSE).await;
+        let _ = tokio::time::timeout(DRAIN_REFUSAL_PAUSE, worker.node.drained()).await;
     } else {
         tracing::info!(target: "tidewire::handshake", code, %address, "refused a connection: {message}");
     }
     let mut frames = frame::encode_text(&server_message::error(Some(code), &message)).to_vec();
     frames.extend_from_slice(&frame::encode_close(code, rejection.close_code().meaning()));
+    let (mut reader, mut socket) = Socket::split(stream);
+    socket.send(&frames.into(), usize::MAX);
     let goodbye = async {
-        stream.write_all(&frames).await?;
-        stream.shutdown().await?;
+        poll_fn(|cx| socket.poll_shutdown(cx)).await?;
         let mut discarded = [0; 512];
-        while stream.read(&mut discarded).await? > 0 {}
+        while reader.read(&mut discarded).await? > 0 {}
         std::io::Result::Ok(())
     };
     // The client is gone already, or does not care to read.

@@ -19,5 +19,6 @@ pub mod worker;
 
 mod handshake;
 mod sync;
+pub mod tls;
 
 pub use server::Server;

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use tokio::sync::watch;
+
 use crate::app::Apps;
 use crate::clock::Clock;
 use crate::config::{Config, ServerConfig};
 use crate::telemetry::metrics::Metrics;
+use crate::tls::Tls;
 use crate::worker::mailbox::Mailbox;
 
 /// File descriptors that are kept free for listeners, the API, logs and configuration files.
@@ -19,14 +22,20 @@ pub struct Node {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub mailboxes: Arc<[Mailbox]>,
+    /// When the listeners have a certificate.
+    pub tls: Option<Tls>,
     /// Connections of all apps and workers.
     connections: AtomicUsize,
     max_connections: usize,
+    /// Between HTTP and a greeting or a refusal.
+    handshakes: AtomicUsize,
     is_draining: AtomicBool,
+    /// Becomes true when all connections are closed.
+    is_drained: watch::Sender<bool>,
 }
 
 impl Node {
-    pub fn new(config: Config, workers: usize, clock: Clock) -> Self {
+    pub fn new(config: Config, tls: Option<Tls>, workers: usize, clock: Clock) -> Self {
         let metrics = Arc::new(Metrics::new());
         let mailboxes: Arc<[Mailbox]> =
             (0..workers).map(|_| Mailbox::new(config.server.mailbox_jobs)).collect();
@@ -41,9 +50,12 @@ impl Node {
             clock,
             metrics,
             mailboxes,
+            tls,
             connections: AtomicUsize::new(0),
             max_connections,
+            handshakes: AtomicUsize::new(0),
             is_draining: AtomicBool::new(false),
+            is_drained: watch::Sender::new(false),
         }
     }
 
@@ -69,6 +81,18 @@ impl Node {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
+    pub fn handshakes(&self) -> usize {
+        self.handshakes.load(Ordering::Relaxed)
+    }
+
+    pub fn begin_handshake(&self) {
+        self.handshakes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn end_handshake(&self) {
+        self.handshakes.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Whether the server is on its way out: not ready, and refusing connections with 4200.
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
@@ -79,6 +103,17 @@ impl Node {
         let begins = !self.is_draining.swap(true, Ordering::Relaxed);
         self.metrics.draining.set(1);
         begins
+    }
+
+    /// Says that all connections are closed.
+    pub fn end_drain(&self) {
+        self.is_drained.send_replace(true);
+    }
+
+    /// Returns when a drain has closed all connections.
+    pub async fn drained(&self) {
+        // The sender is `self`: it cannot be gone.
+        let _ = self.is_drained.subscribe().wait_for(|is_drained| *is_drained).await;
     }
 }
 

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::admin;
 use crate::node::Node;
+use crate::tls::Tls;
 use crate::worker;
 use crate::worker::mailbox::Job;
 
@@ -28,6 +29,8 @@ const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(6);
 /// What closed clients may take to hang up before the server stops anyway.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+/// What newcomers may take to hear that they are refused, at the end of a drain.
+const REFUSALS_DEADLINE: Duration = Duration::from_secs(1);
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
 /// A running server; dropping it stops it at once.
@@ -48,6 +51,10 @@ impl Server {
             workers => workers,
         }
         .min(MAX_WORKERS);
+        let tls = match (&*config.server.tls_certificate, &*config.server.tls_private_key) {
+            ("", _) | (_, "") => None,
+            (certificate, private_key) => Some(Tls::load(certificate.as_ref(), private_key.as_ref())?),
+        };
         let mut listeners: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
         for address in &config.server.listen {
@@ -69,7 +76,7 @@ impl Server {
             })?),
             None => None,
         };
-        let node = Arc::new(Node::new(config, workers, Clock::default()));
+        let node = Arc::new(Node::new(config, tls, workers, Clock::default()));
         let mut server = Self { node, addresses, admin_address: None, workers: Vec::new(), admin: None };
         for (id, listeners) in listeners.into_iter().enumerate() {
             let node = Arc::clone(&server.node);
@@ -132,6 +139,11 @@ impl Server {
         self.node.apps.reload(config.apps);
     }
 
+    /// Reads the certificate again for new connections. When it cannot be used the old one stays.
+    pub fn reload_certificate(&self) -> anyhow::Result<()> {
+        self.node.tls.as_ref().map_or(Ok(()), Tls::reload)
+    }
+
     /// Not ready any more, closes every client with 4200 over the drain window, and returns when they are gone
     /// or the deadline has passed. Newcomers are refused with 4200 until the server is stopped.
     pub async fn drain(&self) {
@@ -139,14 +151,12 @@ impl Server {
             self.node.mailboxes.iter().for_each(|mailbox| mailbox.push(Job::Drain));
         }
         let window = Duration::from_secs(self.node.config.drain_seconds);
-        let gone = async {
-            while self.node.connection_count() > 0 {
-                tokio::time::sleep(DRAIN_POLL).await;
-            }
-            // The last close frames are on their way.
-            tokio::time::sleep(DRAIN_POLL).await;
-        };
-        let _ = tokio::time::timeout(window + DRAIN_DEADLINE, gone).await;
+        wait_until(window + DRAIN_DEADLINE, || self.node.connection_count() == 0).await;
+        // Newcomers that wait to be refused hear of it before the process ends.
+        self.node.end_drain();
+        wait_until(REFUSALS_DEADLINE, || self.node.handshakes() == 0).await;
+        // The last close frames are on their way.
+        tokio::time::sleep(DRAIN_POLL).await;
     }
 
     /// Stops now; whoever is still connected is cut off.
@@ -164,6 +174,15 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+async fn wait_until(deadline: Duration, is_done: impl Fn() -> bool) {
+    let done = async {
+        while !is_done() {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    };
+    let _ = tokio::time::timeout(deadline, done).await;
 }
 
 fn report(thread: JoinHandle<std::io::Result<()>>) {

@@ -46,7 +46,9 @@ fn sources(directory: &str) -> Vec<(String, String)> {
     let mut files = Vec::new();
     while let Some(path) = pending.pop() {
         if path.is_dir() {
-            pending.extend(fs::read_dir(&path).expect("a directory lists").map(|entry| entry.expect("it lists").path()));
+            pending.extend(
+                fs::read_dir(&path).expect("a directory lists").map(|entry| entry.expect("it lists").path()),
+            );
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let name = path.strip_prefix(&base).expect("it lies below").to_string_lossy().replace('\\', "/");
             files.push((name, fs::read_to_string(&path).expect("a source is UTF-8")));
@@ -90,7 +92,9 @@ fn each_outside_crate_has_one_home() {
                 continue;
             }
             let lines = code(&text).filter(|(_, line)| uses(line, path));
-            strays.extend(lines.map(|(number, _)| format!("src/{file}:{number}: `{path}` belongs to {homes:?}")));
+            strays.extend(
+                lines.map(|(number, _)| format!("src/{file}:{number}: `{path}` belongs to {homes:?}")),
+            );
         }
     }
     assert_none(&strays);
@@ -102,7 +106,8 @@ fn the_hub_and_the_outbox_are_synchronous() {
     for (file, text) in sources("src") {
         if is_in(&file, &WITHOUT_ASYNC) {
             let lines = code(&text).filter(|(_, line)| line.contains(".await") || uses(line, "async "));
-            strays.extend(lines.map(|(number, _)| format!("src/{file}:{number}: async in a synchronous room")));
+            strays
+                .extend(lines.map(|(number, _)| format!("src/{file}:{number}: async in a synchronous room")));
         }
     }
     assert_none(&strays);
@@ -113,7 +118,9 @@ fn the_hub_knows_no_socket_and_no_http() {
     let mut strays = Vec::new();
     for (file, text) in sources("src") {
         if is_in(&file, &["hub/"]) {
-            for path in ["tokio::", "std::net", "crate::socket", "crate::connection", "crate::http", "crate::server"] {
+            for path in
+                ["tokio::", "std::net", "crate::socket", "crate::connection", "crate::http", "crate::server"]
+            {
                 let lines = code(&text).filter(|(_, line)| uses(line, path));
                 strays.extend(lines.map(|(number, _)| format!("src/{file}:{number}: `{path}` in the hub")));
             }
@@ -127,11 +134,26 @@ fn the_protocol_is_pure() {
     let mut strays = Vec::new();
     for (file, text) in sources("protocol/src") {
         for path in [
-            "async ", "tokio::", "futures", "std::net", "std::fs", "std::thread", "std::env", "std::time", "Instant",
-            "SystemTime", "rand::", "hyper::", "println!", "eprintln!", "tracing::",
+            "async ",
+            "tokio::",
+            "futures",
+            "std::net",
+            "std::fs",
+            "std::thread",
+            "std::env",
+            "std::time",
+            "Instant",
+            "SystemTime",
+            "rand::",
+            "hyper::",
+            "println!",
+            "eprintln!",
+            "tracing::",
         ] {
             let lines = code(&text).filter(|(_, line)| uses(line, path));
-            strays.extend(lines.map(|(number, _)| format!("protocol/src/{file}:{number}: `{path}` is not pure")));
+            strays.extend(
+                lines.map(|(number, _)| format!("protocol/src/{file}:{number}: `{path}` is not pure")),
+            );
         }
         let awaits = code(&text).filter(|(_, line)| line.contains(".await"));
         strays.extend(awaits.map(|(number, _)| format!("protocol/src/{file}:{number}: an await")));
@@ -144,11 +166,13 @@ fn the_protocol_depends_on_no_runtime() {
     let manifest = fs::read_to_string(root().join("protocol/Cargo.toml")).expect("the manifest is there");
     let dependencies = manifest.split("[dependencies]").nth(1).expect("it has dependencies");
     let dependencies = dependencies.split("\n[").next().unwrap_or_default();
-    for line in dependencies.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+    for line in dependencies.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
         let name = line.split(['=', '.', ' ']).next().unwrap_or_default();
-        let is_async = ["tokio", "futures", "async", "mio", "hyper", "smol", "socket2", "fastwebsockets", "rand"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix));
+        let is_async =
+            ["tokio", "futures", "async", "mio", "hyper", "smol", "socket2", "fastwebsockets", "rand"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix));
         assert!(!is_async, "protocol/Cargo.toml depends on `{name}`");
     }
 }

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 pub enum SinkCommand {
     Open(Open),
     /// Answer once this many events have arrived since the last `Verify`.
-    Await { events: u64, timeout_ms: u64 },
+    Await {
+        events: u64,
+        timeout_ms: u64,
+    },
     /// Compare what each connection has received with what it should have, then count from zero again.
     Verify(Expected),
     /// Send client events from random connections until all of them have been delivered.
@@ -22,10 +25,14 @@ pub enum SinkCommand {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum SinkReply {
-    Opened { seconds: f64 },
+    Opened {
+        seconds: f64,
+    },
     Reached,
     /// The last event frame that came, to be sent again by the bare loop.
-    Verified { last_event: Option<String> },
+    Verified {
+        last_event: Option<String>,
+    },
     Chattered,
     Timing,
     Latency(Latency),
@@ -91,20 +98,37 @@ pub struct Latency {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum BareCommand {
     /// Accept this many connections and spread them over the sender threads.
-    Accept { count: usize },
+    Accept {
+        count: usize,
+    },
     /// To every connection: `copies` frames, each in a `send()` of its own or all in one.
-    Send { text: String, copies: usize, joined: bool },
+    Send {
+        text: String,
+        copies: usize,
+        joined: bool,
+    },
     /// `events` times: one frame to each member of a random room except the first `skip`.
-    Scatter { text: String, events: u64, room: usize, skip: usize, seed: u64 },
+    Scatter {
+        text: String,
+        events: u64,
+        room: usize,
+        skip: usize,
+        seed: u64,
+    },
     Close,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum BareReply {
-    Listening { port: u16 },
+    Listening {
+        port: u16,
+    },
     Accepted,
     /// CPU time of the send loops, in nanoseconds over all sender threads.
-    Sent { cpu_ns: u64, frames: u64 },
+    Sent {
+        cpu_ns: u64,
+        frames: u64,
+    },
     Closed,
     Failed(String),
 }

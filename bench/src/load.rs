@@ -70,7 +70,10 @@ impl Kind {
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    ensure!(options.connections > 0 && options.channels > 0 && options.publishers > 0, "at least one of each");
+    ensure!(
+        options.connections > 0 && options.channels > 0 && options.publishers > 0,
+        "at least one of each"
+    );
     let app = App {
         id: options.app_id.clone(),
         key: options.key.clone(),
@@ -130,7 +133,8 @@ fn publish(
     let published = pace.run(&mut publisher, app, channels)?;
     let mut deliveries = 0;
     for (field, members) in fields.iter_mut() {
-        let expected = published.per_channel.iter().zip(members.iter()).map(|(events, members)| events * members);
+        let expected =
+            published.per_channel.iter().zip(members.iter()).map(|(events, members)| events * members);
         let expected: u64 = expected.sum();
         field.wait(expected)?;
         deliveries += expected;
@@ -146,7 +150,10 @@ fn publish(
     println!("delivered    {deliveries}, all and once, {:.0}/s", deliveries as f64 / seconds);
     println!("latency ms   {worst}");
     if published.behind > Duration::from_millis(20) {
-        println!("note         the publisher fell up to {:.0?} behind: use more --publishers", published.behind);
+        println!(
+            "note         the publisher fell up to {:.0?} behind: use more --publishers",
+            published.behind
+        );
     }
     if !pids.is_empty() {
         let each = spent.as_secs_f64() * 1e6 / deliveries.max(1) as f64;
@@ -171,8 +178,8 @@ impl Latency {
 
 impl std::fmt::Display for Latency {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [p50, p90, p99, p999, max] =
-            [self.p50, self.p90, self.p99, self.p999, self.max].map(|microseconds| microseconds as f64 / 1000.0);
+        let [p50, p90, p99, p999, max] = [self.p50, self.p90, self.p99, self.p999, self.max]
+            .map(|microseconds| microseconds as f64 / 1000.0);
         write!(f, "p50 {p50:.2}, p90 {p90:.2}, p99 {p99:.2}, p99.9 {p999:.2}, max {max:.2}")
     }
 }

@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn data_has_the_length_asked_for_and_is_read_back() {
-        let (early, late) = (data(1, Duration::ZERO, 128), data(999_999, Duration::from_secs(1_000_000), 128));
+        let (early, late) =
+            (data(1, Duration::ZERO, 128), data(999_999, Duration::from_secs(1_000_000), 128));
         assert_eq!((early.len(), late.len()), (128, 128));
         let quoted = serde_json::to_string(&late).unwrap();
         let frame = format!(r#"{{"event":"bench","channel":"a","data":{quoted}}}"#);

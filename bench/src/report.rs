@@ -186,7 +186,9 @@ mod tests {
         let mut figures = [3.0, 2.0].into_iter().cycle();
         let rounds = Rounds::run(3, 2, |_| Ok(figures.next().unwrap())).unwrap();
         let row = |at_most, ours| {
-            Row::median("m", "s", &rounds, 0, "µs").against("bare", &rounds, 0, 1).mark(Mark::Ratio { at_most }, ours)
+            Row::median("m", "s", &rounds, 0, "µs")
+                .against("bare", &rounds, 0, 1)
+                .mark(Mark::Ratio { at_most }, ours)
         };
         assert_eq!(row(0.5, true).met(), Some(false));
         assert_eq!(row(1.5, true).met(), Some(true));
@@ -196,7 +198,10 @@ mod tests {
 
     #[test]
     fn figures_are_short() {
-        assert_eq!(["0.15", "7.10", "43.8", "979", "12,345"], [0.149, 7.1, 43.81, 979.2, 12345.1].map(short)[..]);
+        assert_eq!(
+            ["0.15", "7.10", "43.8", "979", "12,345"],
+            [0.149, 7.1, 43.81, 979.2, 12345.1].map(short)[..]
+        );
     }
 
     #[test]

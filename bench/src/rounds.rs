@@ -18,7 +18,11 @@ pub struct Ratio {
 impl Rounds {
     /// Runs every contender once to warm up, then `rounds` times, in alternating order (ABC CBA ABC …) so that a
     /// machine that slows down or speeds up meanwhile favours nobody.
-    pub fn run(rounds: usize, contenders: usize, mut measure: impl FnMut(usize) -> Result<f64>) -> Result<Self> {
+    pub fn run(
+        rounds: usize,
+        contenders: usize,
+        mut measure: impl FnMut(usize) -> Result<f64>,
+    ) -> Result<Self> {
         let mut figures = vec![Vec::with_capacity(rounds); contenders];
         (0..contenders).try_for_each(|contender| measure(contender).map(drop))?;
         for round in 0..rounds {

@@ -1,5 +1,7 @@
 //! The receiver and the bare loop, as processes, against each other: what was sent is counted, what was not is told.
 
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 

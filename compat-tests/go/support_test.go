@@ -3,6 +3,7 @@ package compat
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -70,8 +71,8 @@ type subscriber struct {
 
 func connect(t *testing.T) *subscriber {
 	t.Helper()
-	url := fmt.Sprintf("ws://%s/app/%s?protocol=7", authority("TIDEWIRE_WS", "ws://"), appKey())
-	socket, err := websocket.Dial(url, "", "http://localhost/")
+	address := fmt.Sprintf("ws://%s/app/%s?protocol=7", authority("TIDEWIRE_WS", "ws://"), appKey())
+	socket, err := websocket.Dial(address, "", "http://localhost/")
 	must(t, err)
 	t.Cleanup(func() { socket.Close() })
 	s := &subscriber{t: t, socket: socket}
@@ -114,7 +115,7 @@ func (s *subscriber) on(channel string) *subscriber {
 
 // request is the form that a client posts to a customer's authorisation endpoint.
 func (s *subscriber) request(channel string) []byte {
-	return []byte("socket_id=" + s.socketID + "&channel_name=" + channel)
+	return []byte(url.Values{"socket_id": {s.socketID}, "channel_name": {channel}}.Encode())
 }
 
 // withToken makes the data of a subscription of an SDK's answer.

@@ -112,8 +112,10 @@ def test_s042_data_is_a_string_in_every_frame_but_the_error(
     watcher, other = wire(query=query), wire(query=query)
     user = name("u")
     watcher.sign_in({"id": user, "watchlist": [name("w")]})
+    watcher.expect("pusher_internal:watchlist_events").decoded()
     watcher.subscribe(channel)
     watcher.subscribe(cache)
+    assert watcher.expect("pusher:cache_miss").data == "{}"
     watcher.join(presence, "u-1")
     other.subscribe(channel)
     other.join(presence, "u-2")

@@ -20,9 +20,8 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 pub fn serve(flags: &ServeFlags) -> Done {
     let sources = flags.sources();
-    // Before the load, so that no change between the two is missed.
-    let watched = Watched::new(&sources);
     let loaded = sources.load()?;
+    let watched = Watched::new(&sources, &loaded.config);
     let logs = Logs::start(&loaded.config.log).map_err(anyhow::Error::from)?;
     tell_origins(&loaded);
     let descriptors = descriptors::raise();
@@ -84,7 +83,7 @@ impl Process {
                 _ = signals.interrupt.recv() => break "SIGINT",
                 _ = signals.hangup.recv() => self.reload("SIGHUP"),
                 _ = tick.tick() => {
-                    if Watched::new(&self.sources) != self.watched {
+                    if Watched::new(&self.sources, &self.running) != self.watched {
                         self.reload("the file changed");
                     }
                 }
@@ -103,7 +102,7 @@ impl Process {
 
     /// Reads the configuration again. Whatever is wrong with it, the running one stays in force.
     fn reload(&mut self, reason: &str) {
-        self.watched = Watched::new(&self.sources);
+        self.watched = Watched::new(&self.sources, &self.running);
         let taken_over = self.try_reload(reason);
         let result = if taken_over.is_ok() { "ok" } else { "error" };
         self.server.node().metrics.config_reloads(result).inc();
@@ -122,6 +121,9 @@ impl Process {
         }
         loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
         let found = changes(&self.running, &new);
+        // First what can fail, so that nothing is taken over by halves.
+        let unusable = |error: anyhow::Error| vec![Problem::new("server.tls_certificate", format!("{error:#}"))];
+        self.server.reload_certificate().map_err(unusable)?;
         if new.log.level != self.running.log.level {
             let failed = |error: LogsError| vec![Problem::new("log.level", error.to_string())];
             self.logs.set_level(&new.log.level).map_err(failed)?;
@@ -141,17 +143,19 @@ impl Process {
     }
 }
 
-/// What the files of the configuration look like from outside; a difference means they should be read again.
+/// What the files of the configuration, and the certificate, look like from outside; a difference means they should be read again.
 #[derive(Debug, PartialEq)]
 struct Watched(Vec<(PathBuf, Option<(SystemTime, u64)>)>);
 
 impl Watched {
-    fn new(sources: &Sources) -> Self {
+    fn new(sources: &Sources, config: &Config) -> Self {
         let look = |path: PathBuf| {
             let seen = fs::metadata(&path).ok().and_then(|meta| Some((meta.modified().ok()?, meta.len())));
             (path, seen)
         };
-        Watched(sources.files().into_iter().map(look).collect())
+        let server = &config.server;
+        let tls = [&server.tls_certificate, &server.tls_private_key].into_iter().filter(|path| !path.is_empty());
+        Watched(sources.files().into_iter().chain(tls.map(PathBuf::from)).map(look).collect())
     }
 }
 

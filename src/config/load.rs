@@ -11,7 +11,7 @@ use super::environment::{self, Environment};
 use super::file::File;
 use super::problem::{ConfigError, Problem};
 use super::schema::ConfigSchema;
-use super::{AppConfig, Config, DEFAULT_PORT};
+use super::{AppConfig, Config, DEFAULT_PORT, ServerConfig};
 
 /// Secrets that stand in manuals: ours, soketi's, and the one of `config.json.example`.
 const PUBLISHED_SECRETS: [&str; 4] = ["app-secret", "secret", "change-this-secret", "tw-demo-secret"];
@@ -223,6 +223,7 @@ impl Draft {
         let mut config = file.resolve(source, &mut found);
         self.report(found);
         self.settle_listen(&mut config, listen_given, environment);
+        self.check_tls(&config.server);
         if !self.problems.is_empty() {
             return Err(self.problems);
         }
@@ -277,6 +278,18 @@ impl Draft {
             }
         }
         origins
+    }
+
+    /// A certificate is worth nothing without its key.
+    fn check_tls(&mut self, server: &ServerConfig) {
+        for (given, missing, path) in [
+            (&server.tls_certificate, &server.tls_private_key, "server.tls_private_key"),
+            (&server.tls_private_key, &server.tls_certificate, "server.tls_certificate"),
+        ] {
+            if !given.is_empty() && missing.is_empty() {
+                self.problem(path, format!("is missing: {given} needs both, certificate and key"));
+            }
+        }
     }
 
     /// The default address depends on whether there is an app to protect, and `PORT` on who named the address.

@@ -92,6 +92,11 @@ pub struct ServerConfig {
     /// Jobs that may wait for one worker before publishers are told to slow down.
     #[schemars(range(min = 1024))]
     pub mailbox_jobs: usize,
+    /// PEM file with the certificate chain. With it the port speaks https and wss beside http and ws; the file is read
+    /// again on SIGHUP and when it changes. Empty = no TLS.
+    pub tls_certificate: String,
+    /// PEM file with the certificate's private key.
+    pub tls_private_key: String,
     /// Refuse clients that do not name their protocol version (4008) instead of taking them for version 7.
     pub require_protocol_version: bool,
 }
@@ -294,6 +299,8 @@ impl Default for ServerConfig {
             drain_seconds: 10,
             outbox_bytes: 1024 * 1024,
             mailbox_jobs: 65_536,
+            tls_certificate: String::new(),
+            tls_private_key: String::new(),
             require_protocol_version: false,
         }
     }

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::tcp::OwnedReadHalf;
 
 use super::Phase;
+use crate::socket::Reader;
 use crate::worker::Worker;
 
 /// Small on purpose: everything else of the connection is in the worker's slab.
@@ -16,7 +16,7 @@ pub struct ConnectionTask {
     pub worker: Rc<Worker>,
     pub slot: u32,
     pub generation: u32,
-    pub reader: OwnedReadHalf,
+    pub reader: Reader,
 }
 
 impl Future for ConnectionTask {

@@ -4,25 +4,25 @@
 
 mod input;
 mod outbox;
+mod stream;
 mod upgrade;
 
 use std::io;
 use std::io::IoSlice;
-use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use tokio::io::AsyncWrite;
-use tokio::net::tcp::OwnedWriteHalf;
 
 pub use self::input::Input;
 use self::outbox::{MAX_SLICES, Outbox};
+use self::stream::Writer;
+pub use self::stream::{Reader, Stream};
 pub use self::upgrade::{Upgrade, is_upgrade, upgrade};
 
 /// The writing side. Frames are written at once; only what the kernel does not take is kept.
 #[derive(Debug)]
 pub struct Socket {
-    writer: OwnedWriteHalf,
+    writer: Writer,
     /// Of the task that [flushes](Self::poll_flush).
     waker: Option<Waker>,
     outbox: Option<Box<Outbox>>,
@@ -38,8 +38,10 @@ pub enum Sent {
 }
 
 impl Socket {
-    pub fn new(writer: OwnedWriteHalf) -> Self {
-        Self { writer, waker: None, outbox: None }
+    /// The two sides of a stream whose handshake is over.
+    pub fn split(stream: Stream) -> (Reader, Self) {
+        let (reader, writer) = stream.into_split();
+        (reader, Self { writer, waker: None, outbox: None })
     }
 
     /// Sends a whole frame; `max_bytes` bounds what may wait.
@@ -53,7 +55,7 @@ impl Socket {
             return self.queue(frames, 0, max_bytes);
         }
         match self.writer.try_write(joined) {
-            Ok(written) if written == joined.len() => Sent::Accepted,
+            Ok(written) if written == joined.len() && !self.writer.wants_flush() => Sent::Accepted,
             Ok(written) => self.queue(frames, written, max_bytes),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.queue(frames, 0, max_bytes),
             Err(_) => Sent::Accepted,
@@ -108,6 +110,7 @@ impl Socket {
         }
         if let Some(outbox) = &mut self.outbox {
             ready!(poll_write_all(&mut self.writer, outbox, cx))?;
+            ready!(self.writer.poll_flush(cx))?;
             self.outbox = None;
         }
         Poll::Ready(Ok(()))
@@ -116,19 +119,19 @@ impl Socket {
     /// Writes what waits, then tells the peer that nothing more will come.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
-        Pin::new(&mut self.writer).poll_shutdown(cx)
+        self.writer.poll_shutdown(cx)
     }
 }
 
 fn poll_write_all(
-    writer: &mut OwnedWriteHalf,
+    writer: &mut Writer,
     outbox: &mut Outbox,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
     while !outbox.is_empty() {
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let count = outbox.fill(&mut slices);
-        let written = ready!(Pin::new(&mut *writer).poll_write_vectored(cx, &slices[..count]))?;
+        let written = ready!(writer.poll_write_vectored(cx, &slices[..count]))?;
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }

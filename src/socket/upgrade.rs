@@ -1,6 +1,4 @@
-//! The WebSocket handshake on an HTTP connection, and the plain stream behind it.
-
-use std::future::Future;
+//! The WebSocket handshake on an HTTP connection, and the stream behind it.
 
 use bytes::Bytes;
 use fastwebsockets::WebSocketError;
@@ -9,6 +7,9 @@ use http_body_util::Full;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::Stream;
 
 /// Whether a request asks for a WebSocket.
 pub fn is_upgrade<B>(request: &Request<B>) -> bool {
@@ -25,14 +26,21 @@ pub fn upgrade<B>(request: &mut Request<B>) -> Result<(Response<Full<Bytes>>, Up
 }
 
 impl Upgrade {
-    /// The plain stream, with the bytes that were read ahead; `None` when the client went away.
+    /// The stream, with the bytes that were read ahead; `None` when the client went away.
     ///
     /// Everything of HTTP is dropped here: an idle connection keeps none of hyper's buffers.
-    pub fn into_stream(self) -> impl Future<Output = Option<(TcpStream, Bytes)>> {
-        async {
-            let upgraded = self.0.await.ok()?.into_inner().into_inner();
-            let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-            Some((parts.io.into_inner(), Bytes::copy_from_slice(&parts.read_buf)))
-        }
+    pub async fn into_stream(self) -> Option<(Stream, Bytes)> {
+        let upgraded = self.0.await.ok()?.into_inner().into_inner();
+        // A copy: `read_buf` would keep all of hyper's buffer, even when it is empty.
+        let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
+            Ok(parts) => {
+                let early = Bytes::copy_from_slice(&parts.read_buf);
+                return Some((Stream::Plain(parts.io.into_inner()), early));
+            }
+            Err(upgraded) => upgraded,
+        };
+        let parts = upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>().ok()?;
+        let early = Bytes::copy_from_slice(&parts.read_buf);
+        Some((Stream::Tls(Box::new(parts.io.into_inner())), early))
     }
 }

@@ -1,6 +1,7 @@
 //! New TCP connections: each speaks HTTP until it is upgraded.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,9 +9,15 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 use super::Worker;
+use crate::handshake::Peer;
+use crate::node::Node;
+use crate::socket::Stream;
+use crate::tls::{HANDSHAKE_RECORD, Tls};
 use crate::{handshake, http, socket};
 
 /// Bytes of a request head that are read before it is refused with 431.
@@ -39,26 +46,60 @@ pub async fn accept(worker: Rc<Worker>, listener: TcpListener) {
     }
 }
 
+/// Speaks HTTP with a client, inside TLS when it begins so and there is a certificate.
 async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
     let node = &worker.node;
     node.metrics.http_connections.inc();
+    let address = peer.ip();
+    let result = match &node.tls {
+        None => serve_http(&worker, stream, Peer { address, is_tls: false }).await,
+        Some(tls) => match timeout(header_timeout(node), begin_tls(tls, stream)).await {
+            Ok(Ok(Stream::Plain(stream))) => serve_http(&worker, stream, Peer { address, is_tls: false }).await,
+            Ok(Ok(Stream::Tls(stream))) => serve_http(&worker, *stream, Peer { address, is_tls: true }).await,
+            Ok(Err(error)) => Err(error.into()),
+            Err(elapsed) => Err(elapsed.into()),
+        },
+    };
+    if let Err(error) = result {
+        tracing::debug!(target: "tidewire::http", %error, %peer, "an HTTP connection ended");
+    }
+    node.metrics.http_connections.dec();
+}
+
+/// Looks at the first byte: with a certificate, one port speaks TLS and plain HTTP.
+async fn begin_tls(tls: &Tls, stream: TcpStream) -> io::Result<Stream> {
+    let mut first = [0];
+    stream.peek(&mut first).await?;
+    if first == [HANDSHAKE_RECORD] {
+        Ok(Stream::Tls(Box::new(tls.accept(stream).await?)))
+    } else {
+        Ok(Stream::Plain(stream))
+    }
+}
+
+async fn serve_http(
+    worker: &Rc<Worker>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+) -> anyhow::Result<()> {
     let service = service_fn(async |request| {
         let reply = if socket::is_upgrade(&request) {
-            handshake::upgrade(&worker, request, peer.ip())
+            handshake::upgrade(worker, request, peer)
         } else {
             http::handle(&worker.node, request).await
         };
         Ok::<_, Infallible>(reply)
     });
-    let served = http1::Builder::new()
+    http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(node.config.header_timeout_seconds))
+        .header_read_timeout(header_timeout(&worker.node))
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(target: "tidewire::http", %error, %peer, "an HTTP connection ended");
-    }
-    node.metrics.http_connections.dec();
+        .await?;
+    Ok(())
+}
+
+fn header_timeout(node: &Node) -> Duration {
+    Duration::from_secs(node.config.header_timeout_seconds)
 }

@@ -18,7 +18,6 @@ use std::sync::Arc;
 use tidewire_protocol::error::CloseCode;
 use tidewire_protocol::socket_id::SocketId;
 use tidewire_protocol::server_message;
-use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
 use self::mailbox::Mailbox;
@@ -26,7 +25,7 @@ use self::state::{Goodbye, State};
 use crate::app::App;
 use crate::connection::{Client, Connection, ConnectionTask, Phase, receive};
 use crate::node::Node;
-use crate::socket::Socket;
+use crate::socket::{Socket, Stream};
 use crate::token_bucket::TokenBucket;
 
 /// Bytes read at once; shared by all connections of the worker.
@@ -85,12 +84,13 @@ impl Worker {
             return None;
         }
         self.handshakes.set(self.handshakes.get() + 1);
+        self.node.begin_handshake();
         Some(HandshakePlace(Rc::clone(self)))
     }
 
     /// Takes over an accepted client and greets it. `early` is what it sent along with its handshake.
-    pub fn admit(self: &Rc<Self>, stream: TcpStream, early: &[u8], app: Arc<App>, client: Client) {
-        let (reader, writer) = stream.into_split();
+    pub fn admit(self: &Rc<Self>, stream: Stream, early: &[u8], app: Arc<App>, client: Client) {
+        let (reader, socket) = Socket::split(stream);
         let socket_id = new_socket_id();
         let settings = app.settings();
         let limits = &settings.limits;
@@ -107,7 +107,7 @@ impl Worker {
             phase: Phase::Open,
             is_authorized: false,
             pinged_at: None,
-            socket: Socket::new(writer),
+            socket,
             subscriptions: Vec::new(),
             client_events: TokenBucket::new(limits.client_events_per_second, now_ms),
             input: None,
@@ -173,5 +173,6 @@ pub struct HandshakePlace(Rc<Worker>);
 impl Drop for HandshakePlace {
     fn drop(&mut self) {
         self.0.handshakes.set(self.0.handshakes.get() - 1);
+        self.0.node.end_handshake();
     }
 }

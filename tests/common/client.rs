@@ -74,8 +74,10 @@ impl Client {
         let greeting = Event::parse(&text);
         assert_eq!(greeting.event, "pusher:connection_established", "{text}");
         let facts = greeting.json();
-        let socket_id = facts["socket_id"].as_str().unwrap_or_else(|| panic!("no socket id: {text}")).to_owned();
-        let activity_timeout = facts["activity_timeout"].as_u64().unwrap_or_else(|| panic!("no timeout: {text}"));
+        let socket_id =
+            facts["socket_id"].as_str().unwrap_or_else(|| panic!("no socket id: {text}")).to_owned();
+        let activity_timeout =
+            facts["activity_timeout"].as_u64().unwrap_or_else(|| panic!("no timeout: {text}"));
         Self {
             socket,
             socket_id,

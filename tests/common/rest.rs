@@ -148,7 +148,10 @@ impl Request {
     }
 
     /// Writes the query from the sorted signed parameters and the signature.
-    pub fn wire_query(mut self, write: impl Fn(&[(String, String)], &str) -> String + Send + 'static) -> Self {
+    pub fn wire_query(
+        mut self,
+        write: impl Fn(&[(String, String)], &str) -> String + Send + 'static,
+    ) -> Self {
         self.wire_query = Some(Box::new(write));
         self
     }
@@ -179,7 +182,8 @@ impl Request {
             Some(write) => write(&self.sorted(), &signature),
             None => format!("{}&auth_signature={signature}", join(&self.sorted())),
         };
-        let mut head = format!("{} {}?{query} HTTP/1.1\r\nHost: tidewire.test\r\n", self.method, self.wire_path);
+        let mut head =
+            format!("{} {}?{query} HTTP/1.1\r\nHost: tidewire.test\r\n", self.method, self.wire_path);
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }

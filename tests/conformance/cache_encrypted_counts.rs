@@ -139,9 +139,15 @@ async fn s108_every_kind_of_cache_channel_behaves_alike() {
 #[tokio::test]
 async fn s109_names_that_only_look_like_cache_channels_have_no_cache() {
     let server = TestServer::start();
-    for channel in
-        ["cachex", "cache", "private-cachex", "presence-cachex", "private-encrypted-cachex", "my-cache-x", "Cache-x"]
-    {
+    for channel in [
+        "cachex",
+        "cache",
+        "private-cachex",
+        "presence-cachex",
+        "private-encrypted-cachex",
+        "my-cache-x",
+        "Cache-x",
+    ] {
         server.rest().publish(channel, "e", "1").await;
         subscribed(&server, channel).await.assert_silent().await;
     }

@@ -236,7 +236,9 @@ async fn s135_a_slow_subscriber_is_closed_with_4100_and_others_still_receive() {
 async fn read_until_close(socket: &mut WebSocket, code: u16) -> usize {
     for serial in 0.. {
         match socket.next_frame().await {
-            Frame::Text(text) => assert!(text.contains(&format!("\"data\":\"{serial} ")), "a gap at {serial}"),
+            Frame::Text(text) => {
+                assert!(text.contains(&format!("\"data\":\"{serial} ")), "a gap at {serial}")
+            }
             Frame::Close(seen, _) => {
                 assert_eq!(seen, Some(code));
                 return serial;

@@ -8,12 +8,17 @@ use crate::liveness::grand_tour;
 #[tokio::test]
 async fn s217_a_stock_connection_sees_no_field_of_ours() {
     let server = TestServer::with(|app| app.subscription_count = true);
-    for query in ["protocol=7&client=js&version=8.6.0&flash=false", "protocol=5&client=java-client", "protocol=7"] {
+    for query in
+        ["protocol=7&client=js&version=8.6.0&flash=false", "protocol=5&client=java-client", "protocol=7"]
+    {
         for event in grand_tour(&server, query).await {
             let members = event.frame.as_object().unwrap();
             let mut allowed = vec!["event", "data"];
             match event.event.as_str() {
-                "pusher:error" | "pusher:signin_success" | "pusher_internal:watchlist_events" | "pusher:pong" => {}
+                "pusher:error"
+                | "pusher:signin_success"
+                | "pusher_internal:watchlist_events"
+                | "pusher:pong" => {}
                 _ => allowed.push("channel"),
             }
             if event.event.starts_with("client-") && event.channel.as_deref() == Some("presence-p") {
@@ -22,7 +27,9 @@ async fn s217_a_stock_connection_sees_no_field_of_ours() {
             for name in members.keys() {
                 assert!(allowed.contains(&name.as_str()), "`{name}` in {}", event.frame);
             }
-            if event.event == "pusher_internal:subscription_succeeded" && event.channel.as_deref() != Some("presence-p") {
+            if event.event == "pusher_internal:subscription_succeeded"
+                && event.channel.as_deref() != Some("presence-p")
+            {
                 assert_eq!(event.data(), "{}");
             }
             assert!(!event.frame.to_string().contains("tw_"), "{}", event.frame);
@@ -52,7 +59,9 @@ async fn s219_unknown_keys_of_a_subscribe_are_ignored() {
         .await;
     assert_eq!(client.succeeded("news").await.data(), "{}");
     let auth = client.auth("private-a", None);
-    client.send_subscribe(json!({"channel": "private-a", "auth": auth, "shared_secret": "x", "extra": 7})).await;
+    client
+        .send_subscribe(json!({"channel": "private-a", "auth": auth, "shared_secret": "x", "extra": 7}))
+        .await;
     client.succeeded("private-a").await;
     client.assert_silent().await;
 }
@@ -94,7 +103,9 @@ async fn s221_a_broadcast_to_one_channel_names_it_singly() {
     client.subscribe("private-order.7").await;
     let body = r#"{"name":"App\\Events\\OrderPaid","data":"{\"id\":7}","channel":"private-order.7"}"#;
     let request = server.rest().post("/apps/42/events", body);
-    let request = request.header("Content-Type", "application/json").header("X-Pusher-Library", "pusher-http-php 7.2.6");
+    let request = request
+        .header("Content-Type", "application/json")
+        .header("X-Pusher-Library", "pusher-http-php 7.2.6");
     let answer = request.send().await;
     assert_eq!((answer.status, answer.body.as_str()), (200, "{}"));
     client.expect_event(r"App\Events\OrderPaid", "private-order.7", r#"{"id":7}"#).await;

@@ -124,6 +124,22 @@ async fn s034_a_pong_within_the_limit_keeps_the_client() {
 }
 
 #[tokio::test]
+async fn a_close_is_explained_by_a_frame_to_protocols_before_6_only() {
+    let server = TestServer::start();
+    let mut old = server.connect_with("protocol=5&client=java-client").await;
+    let mut new = server.connect_with("protocol=6&client=Pysher").await;
+    (old.answers_pings, new.answers_pings) = (false, false);
+    server.advance(IDLE_SECONDS + 1);
+    for client in [&mut old, &mut new] {
+        assert!(matches!(client.next_frame().await, Frame::Ping(_)));
+    }
+    server.advance(PONG_SECONDS + 1);
+    old.expect_error(Some(4201)).await;
+    old.expect_close(4201).await;
+    new.expect_close(4201).await;
+}
+
+#[tokio::test]
 async fn s035_outbound_frames_are_no_sign_of_life() {
     let server = TestServer::start();
     let mut client = server.connect().await;

@@ -92,7 +92,11 @@ async fn s008_protocol_3_is_refused_with_4007() {
 async fn s009_protocol_8_or_no_number_is_refused_with_4007() {
     let server = TestServer::start();
     for protocol in ["8", "abc", "99999999999999999999", "-7", "7.0"] {
-        assert_eq!(server.refusal(&format!("/app/tw-demo-key?protocol={protocol}")).await, 4007, "{protocol}");
+        assert_eq!(
+            server.refusal(&format!("/app/tw-demo-key?protocol={protocol}")).await,
+            4007,
+            "{protocol}"
+        );
     }
 }
 
@@ -208,10 +212,13 @@ async fn s017_refused_and_lost_connections_leak_no_place() {
 #[tokio::test]
 async fn s018_an_origin_outside_the_allow_list_is_refused_with_4009() {
     let server = TestServer::with(|app| {
-        app.allowed_origins = vec!["https://app.example.com".into(), "*.example.org".into(), "localhost".into()];
+        app.allowed_origins =
+            vec!["https://app.example.com".into(), "*.example.org".into(), "localhost".into()];
     });
     let from = |origin: &str| Upgrade::get("/app/tw-demo-key?protocol=7").header("Origin", origin);
-    for origin in ["https://evil.test", "https://app.example.com.evil.test", "https://evilexample.org", "null"] {
+    for origin in
+        ["https://evil.test", "https://app.example.com.evil.test", "https://evilexample.org", "null"]
+    {
         assert_eq!(server.refused(from(origin)).await.code, 4009, "{origin}");
     }
     for origin in ["https://app.example.com", "https://a.example.org", "http://localhost:5173"] {
@@ -287,7 +294,8 @@ async fn s020_the_sub_protocol_of_pusher_is_selected() {
         ("chat, pusher-channels-protocol-7", "pusher-channels-protocol-7"),
     ];
     for (offer, selected) in offers {
-        let upgrade = Upgrade::get("/app/tw-demo-key?client=pusher-websocket-swift&version=10.1.10&protocol=7");
+        let upgrade =
+            Upgrade::get("/app/tw-demo-key?client=pusher-websocket-swift&version=10.1.10&protocol=7");
         let handshake = upgrade.header("Sec-WebSocket-Protocol", offer).send(server.addr()).await;
         assert_eq!(handshake.header("sec-websocket-protocol"), Some(selected), "{offer}");
         Client::greeted(handshake.upgraded(), server.rest()).await;

@@ -294,7 +294,8 @@ async fn s083_the_newest_info_of_a_user_is_what_newcomers_see() {
         (server.connect().await, server.connect().await, server.connect().await);
     first.join_with("presence-lobby", r#"{"user_id":"u-1","user_info":{"status":"away"}}"#).await;
     watcher.expect(ADDED).await;
-    let success = second.join_with("presence-lobby", r#"{"user_id":"u-1","user_info":{"status":"back"}}"#).await;
+    let success =
+        second.join_with("presence-lobby", r#"{"user_id":"u-1","user_info":{"status":"back"}}"#).await;
     assert_eq!(members(&success)["hash"]["u-1"], json!({"status": "back"}));
     second.sync().await;
     watcher.assert_silent().await;

@@ -155,7 +155,8 @@ async fn s157_an_event_goes_to_1_to_100_channels() {
 async fn s158_a_channel_named_twice_gets_the_event_once() {
     let server = TestServer::start();
     let mut client = subscribed(&server, "a").await;
-    let answer = server.rest().trigger(json!({"name": "e", "data": "d", "channels": ["a", "a", "b", "a"]})).await;
+    let answer =
+        server.rest().trigger(json!({"name": "e", "data": "d", "channels": ["a", "a", "b", "a"]})).await;
     assert_eq!(answer.status, 200);
     client.expect_event("e", "a", "d").await;
     client.assert_silent().await;
@@ -177,7 +178,8 @@ async fn s159_one_invalid_channel_refuses_the_event() {
 async fn s160_a_socket_id_is_null_or_well_formed() {
     let server = TestServer::start();
     let mut client = subscribed(&server, "a").await;
-    let event = |socket_id: Value| json!({"name": "e", "data": "d", "channels": ["a"], "socket_id": socket_id});
+    let event =
+        |socket_id: Value| json!({"name": "e", "data": "d", "channels": ["a"], "socket_id": socket_id});
     assert_eq!(server.rest().trigger(event(Value::Null)).await.status, 200);
     client.expect_event("e", "a", "d").await;
     for malformed in ["abc", "1", "1.", ".1", "1.2.3", "1.a", "-1.2", " 1.2", "1.2\n", ""] {
@@ -257,7 +259,11 @@ async fn s164_an_unknown_info_is_refused() {
     for info in ["nonsense", "user_count,nonsense", "USER_COUNT"] {
         let event = json!({"name": "e", "data": "d", "channels": ["a"], "info": info});
         server.rest().trigger(event).await.refused(400);
-        server.rest().batch(json!([{"name": "e", "data": "d", "channel": "a", "info": info}])).await.refused(400);
+        server
+            .rest()
+            .batch(json!([{"name": "e", "data": "d", "channel": "a", "info": info}]))
+            .await
+            .refused(400);
     }
     client.assert_silent().await;
 }
@@ -266,7 +272,12 @@ async fn s164_an_unknown_info_is_refused() {
 async fn s165_the_content_type_does_not_matter() {
     let server = TestServer::start();
     let body = json!({"name": "e", "data": "d", "channels": ["a"]}).to_string();
-    for kind in ["application/json", "application/json; charset=utf-8", "text/plain", "application/x-www-form-urlencoded"] {
+    for kind in [
+        "application/json",
+        "application/json; charset=utf-8",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+    ] {
         let request = server.rest().post("/apps/42/events", body.clone()).header("Content-Type", kind);
         assert_eq!(request.send().await.status, 200, "{kind}");
     }
@@ -280,7 +291,12 @@ async fn s166_malformed_json_is_refused() {
         server.rest().post("/apps/42/events", body).send().await.refused(400);
         server.rest().post("/apps/42/batch_events", body).send().await.refused(400);
     }
-    server.rest().post("/apps/42/events", &b"{\"name\":\"\xff\",\"data\":\"d\",\"channels\":[\"a\"]}"[..]).send().await.refused(400);
+    server
+        .rest()
+        .post("/apps/42/events", &b"{\"name\":\"\xff\",\"data\":\"d\",\"channels\":[\"a\"]}"[..])
+        .send()
+        .await
+        .refused(400);
     server.rest().post("/apps/42/events", "").send().await.refused(400);
     server.rest().post("/apps/42/events", "[".repeat(100_000)).send().await.refused(400);
     let lone_surrogate = r#"{"name":"e","data":"\ud83d","channels":["a"]}"#;
@@ -372,7 +388,8 @@ async fn s171_presence_channels_are_listed_with_their_user_counts() {
     clients[0].sign_in(r#"{"id":"u-1"}"#).await;
     clients[0].subscribe("#server-to-user-u-1").await;
     let query = [("filter_by_prefix", "presence-"), ("info", "user_count")];
-    let expected = json!({"channels": {"presence-lobby": {"user_count": 2}, "presence-ops": {"user_count": 1}}});
+    let expected =
+        json!({"channels": {"presence-lobby": {"user_count": 2}, "presence-ops": {"user_count": 1}}});
     assert_eq!(server.rest().read("/channels", &query).await, expected);
     let expected = json!({"channels": {"presence-ops": {"user_count": 1}}});
     let query = [("filter_by_prefix", "presence-o"), ("info", "user_count")];
@@ -589,7 +606,9 @@ async fn s184_the_legacy_stats_tell_whether_a_channel_is_occupied() {
 #[tokio::test]
 async fn s185_unknown_paths_are_404_and_wrong_methods_405() {
     let server = TestServer::start();
-    for path in ["/apps/42/nope", "/apps/42/channels/a/nope", "/apps/42/", "/apps/42", "/apps/42/users/u-1/nope"] {
+    for path in
+        ["/apps/42/nope", "/apps/42/channels/a/nope", "/apps/42/", "/apps/42", "/apps/42/users/u-1/nope"]
+    {
         server.rest().get(path).send().await.refused(404);
     }
     server.rest().get("/apps/42/events").send().await.refused(405);
@@ -599,7 +618,8 @@ async fn s185_unknown_paths_are_404_and_wrong_methods_405() {
     server.rest().get("/apps/42/users/u-1/terminate_connections").send().await.refused(405);
     for method in ["OPTIONS", "PUT", "DELETE", "PATCH"] {
         let mut connection = HttpConnection::open(server.addr()).await;
-        let request = format!("{method} /apps/42/events HTTP/1.1\r\nHost: tidewire.test\r\nContent-Length: 0\r\n\r\n");
+        let request =
+            format!("{method} /apps/42/events HTTP/1.1\r\nHost: tidewire.test\r\nContent-Length: 0\r\n\r\n");
         connection.write(request.as_bytes()).await.unwrap();
         let answer = connection.response().await;
         assert_eq!(answer.status, 405, "{method}");

@@ -13,7 +13,9 @@ const EVENT: &str = r#"{"name":"e","data":"d","channels":["news"]}"#;
 /// Percent-encodes everything but letters, digits, `_`, `-` and `.`.
 fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 #[test]
@@ -26,7 +28,9 @@ fn s136_the_harness_signs_like_the_printed_vectors() {
             "372846fcef1f21fe14c4832fc7d751dee130b3642bd26ccca9ddd54178cd7195",
         ),
         (
-            format!("GET\n/apps/42/channels\n{auth}&filter_by_prefix=presence-&info=user_count,subscription_count"),
+            format!(
+                "GET\n/apps/42/channels\n{auth}&filter_by_prefix=presence-&info=user_count,subscription_count"
+            ),
             "e9e58b66721e061fdc0ec33442c7e80d241c19fcd902e63982d39ae046223ee4",
         ),
         (
@@ -92,7 +96,8 @@ async fn s138_a_request_without_its_authentication_is_refused() {
     assert!(text.contains("auth_key"), "{text}");
     let unsigned = rest.get("/apps/42/channels").wire_query(|params, _| join(params));
     unsigned.send().await.refused(401);
-    let empty = rest.get("/apps/42/channels").wire_query(|params, _| format!("{}&auth_signature=", join(params)));
+    let empty =
+        rest.get("/apps/42/channels").wire_query(|params, _| format!("{}&auth_signature=", join(params)));
     empty.send().await.refused(401);
     let nothing = rest.get("/apps/42/channels").wire_query(|_, _| String::new());
     nothing.send().await.refused(401);
@@ -152,7 +157,8 @@ async fn s142_a_body_must_be_the_signed_one() {
 #[tokio::test]
 async fn s143_the_md5_of_nothing_on_a_get_is_part_of_the_signature() {
     let server = TestServer::start();
-    let request = server.rest().get("/apps/42/channels").query("body_md5", "d41d8cd98f00b204e9800998ecf8427e");
+    let request =
+        server.rest().get("/apps/42/channels").query("body_md5", "d41d8cd98f00b204e9800998ecf8427e");
     assert_eq!(request.send().await.status, 200);
     let request = server.rest().get("/apps/42/channels").wire_query(|params, signature| {
         format!("{}&body_md5=d41d8cd98f00b204e9800998ecf8427e&auth_signature={signature}", join(params))
@@ -173,7 +179,8 @@ async fn s144_values_may_be_percent_encoded_on_the_wire() {
     let raw = request().send().await.status;
     let escaped = request()
         .wire_query(|params, signature| {
-            let pairs: Vec<String> = params.iter().map(|(key, value)| format!("{key}={}", encoded(value))).collect();
+            let pairs: Vec<String> =
+                params.iter().map(|(key, value)| format!("{key}={}", encoded(value))).collect();
             let query = format!("{}&auth_signature={signature}", pairs.join("&"));
             assert!(query.contains("user_count%2Csubscription_count"));
             query
@@ -239,6 +246,17 @@ async fn s146_the_deployment_prefix_is_not_part_of_the_signature() {
 }
 
 #[tokio::test]
+async fn s146_a_prefix_that_was_signed_or_cut_off_by_a_proxy_is_understood_too() {
+    let server = TestServer::with_config(|config| config.server.path_prefix = "/ws".into());
+    for (signed, wire) in
+        [("/ws/apps/42/events", "/ws/apps/42/events"), ("/ws/apps/42/events", "/apps/42/events")]
+    {
+        let answer = server.rest().post(signed, EVENT).wire_path(wire).send().await;
+        assert_eq!(answer.status, 200, "signed {signed}, sent {wire}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
 async fn s147_parameter_names_are_compared_in_lower_case() {
     let server = TestServer::start();
     let request = server.rest().get("/apps/42/channels").query("filter_by_prefix", "presence-");
@@ -265,9 +283,9 @@ async fn s148_channel_names_in_the_path_are_raw_or_escaped() {
     client.subscribe(name).await;
     let escaped = encoded(name);
     assert!(escaped.contains("%40") && escaped.contains("%2C"));
-    let (raw_path, escaped_path) = (format!("/apps/42/channels/{name}"), format!("/apps/42/channels/{escaped}"));
-    for (signed, wire) in
-        [(&raw_path, &raw_path), (&raw_path, &escaped_path), (&escaped_path, &escaped_path)]
+    let (raw_path, escaped_path) =
+        (format!("/apps/42/channels/{name}"), format!("/apps/42/channels/{escaped}"));
+    for (signed, wire) in [(&raw_path, &raw_path), (&raw_path, &escaped_path), (&escaped_path, &escaped_path)]
     {
         let answer = server.rest().get(signed).wire_path(wire).send().await;
         assert_eq!(answer.status, 200, "signed {signed}, sent {wire}: {}", answer.body);
@@ -301,9 +319,12 @@ async fn s149_a_wrong_signature_is_refused_and_explained() {
 #[tokio::test]
 async fn s149_signatures_of_another_length_or_alphabet_are_refused() {
     let server = TestServer::start();
-    for signature in ["", "0", "zz", "ä", "%C3%A4", "0000000000000000000000000000000000000000000000000000000000000000"] {
+    for signature in
+        ["", "0", "zz", "ä", "%C3%A4", "0000000000000000000000000000000000000000000000000000000000000000"]
+    {
         let request = server.rest().get("/apps/42/channels");
-        let request = request.wire_query(move |params, _| format!("{}&auth_signature={}", join(params), encoded(signature)));
+        let request = request
+            .wire_query(move |params, _| format!("{}&auth_signature={}", join(params), encoded(signature)));
         request.send().await.refused(401);
     }
     server.rest_as("tw-demo-key", "another-secret").get("/apps/42/channels").send().await.refused(401);
@@ -332,7 +353,10 @@ async fn s150_errors_are_text_that_ends_in_a_newline() {
     ] {
         let answer = request.send().await;
         assert_eq!(answer.status, status, "{}", answer.body);
-        assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")), "{answer:?}");
+        assert!(
+            answer.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")),
+            "{answer:?}"
+        );
         assert!(answer.body.ends_with('\n') && answer.body.len() > 1, "{answer:?}");
     }
 }
@@ -370,7 +394,8 @@ async fn replays_inside_the_window_are_allowed() {
     client.subscribe("news").await;
     let timestamp = server.rest().clock.unix_millis() / 1000;
     for _ in 0..2 {
-        let request = server.rest().post("/apps/42/events", EVENT).query("auth_timestamp", &timestamp.to_string());
+        let request =
+            server.rest().post("/apps/42/events", EVENT).query("auth_timestamp", &timestamp.to_string());
         let answer = request.send().await;
         assert_eq!((answer.status, answer.json()), (200, Value::Object(serde_json::Map::new())));
         client.expect_event("e", "news", "d").await;

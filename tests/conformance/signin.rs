@@ -130,7 +130,8 @@ async fn s121_nobody_else_may_subscribe_to_a_users_channel() {
 #[tokio::test]
 async fn s122_an_event_for_a_user_reaches_all_its_connections() {
     let server = TestServer::start();
-    let mut connections = [user(&server, "u-1").await, user(&server, "u-1").await, user(&server, "u-1").await];
+    let mut connections =
+        [user(&server, "u-1").await, user(&server, "u-1").await, user(&server, "u-1").await];
     let mut stranger = user(&server, "u-2").await;
     stranger.subscribe("#server-to-user-u-2").await;
     for client in &mut connections {
@@ -181,7 +182,8 @@ async fn s124_the_state_of_watched_users_follows_the_sign_in() {
     let mut client = server.connect().await;
     client.sign_in(r#"{"id":"u-1","watchlist":["u-2"]}"#).await;
     let report = client.next_event().await;
-    let expected = json!({"event": WATCHLIST, "data": "{\"events\":[{\"name\":\"online\",\"user_ids\":[\"u-2\"]}]}"});
+    let expected =
+        json!({"event": WATCHLIST, "data": "{\"events\":[{\"name\":\"online\",\"user_ids\":[\"u-2\"]}]}"});
     assert_eq!(report.frame, expected);
     client.assert_silent().await;
 }

@@ -127,7 +127,9 @@ async fn s048_an_unsubscribe_is_silent_and_ends_delivery() {
 async fn s049_an_unsubscribe_from_a_channel_not_held_is_refused() {
     let server = TestServer::start();
     let mut client = server.connect().await;
-    for data in [json!({"channel": "news"}), json!({"channel": "not a name"}), json!({}), json!({"channel": 5})] {
+    for data in
+        [json!({"channel": "news"}), json!({"channel": "not a name"}), json!({}), json!({"channel": 5})]
+    {
         client.send(json!({"event": "pusher:unsubscribe", "data": data})).await;
         client.expect_refusal().await;
     }
@@ -173,7 +175,11 @@ async fn s051_a_disconnect_leaves_every_channel() {
         }
         let info = server.rest().read("/channels/news", &[("info", "subscription_count")]).await;
         assert_eq!(info, json!({"occupied": true, "subscription_count": 1}));
-        if clean { client.close().await } else { client.reset() }
+        if clean {
+            client.close().await
+        } else {
+            client.reset()
+        }
         let removed = watcher.expect("pusher_internal:member_removed").await;
         assert_eq!(removed.json(), json!({"user_id": "u-1"}));
         eventually("only the watcher's channel is occupied", async || {
@@ -191,8 +197,23 @@ async fn s052_names_outside_the_grammar_are_refused() {
     let server = TestServer::start();
     let mut client = server.connect().await;
     for name in [
-        "a b", "ä", "a/b", "a:b", "", " ", "a\n", "a\0", "a#b", "a?b", "a%20b", "a+b", "a*", "a\\b", "😀",
-        "private-a b", "presence-ä",
+        "a b",
+        "ä",
+        "a/b",
+        "a:b",
+        "",
+        " ",
+        "a\n",
+        "a\0",
+        "a#b",
+        "a?b",
+        "a%20b",
+        "a+b",
+        "a*",
+        "a\\b",
+        "😀",
+        "private-a b",
+        "presence-ä",
     ] {
         client.request(name, None).await;
         client.expect_refusal().await;
@@ -242,7 +263,16 @@ async fn s055_names_with_a_hash_belong_to_the_server() {
     let server = TestServer::start();
     let mut client = server.connect().await;
     client.sign_in(r#"{"id":"u-1"}"#).await;
-    for name in ["#", "#x", "#server", "#server-to-user-", "#server-to-user-u-2", "#server-to-user", "##x", "#private-x"] {
+    for name in [
+        "#",
+        "#x",
+        "#server",
+        "#server-to-user-",
+        "#server-to-user-u-2",
+        "#server-to-user",
+        "##x",
+        "#private-x",
+    ] {
         client.request(name, None).await;
         client.expect_refusal().await;
     }
@@ -253,7 +283,9 @@ async fn s055_names_with_a_hash_belong_to_the_server() {
 async fn s056_prefixes_are_case_sensitive() {
     let server = TestServer::start();
     let mut client = server.connect().await;
-    for name in ["Private-x", "PRIVATE-x", "Presence-x", "PRESENCE-x", "Cache-x", "privatex", "presencex", "private"] {
+    for name in
+        ["Private-x", "PRIVATE-x", "Presence-x", "PRESENCE-x", "Cache-x", "privatex", "presencex", "private"]
+    {
         client.send_subscribe(json!({ "channel": name })).await;
         assert_eq!(client.succeeded(name).await.data(), "{}");
         client.assert_silent().await;

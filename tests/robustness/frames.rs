@@ -146,7 +146,9 @@ async fn endless_empty_fragments_are_bounded_or_harmless() {
 #[tokio::test]
 async fn text_must_be_utf_8() {
     let server = TestServer::start();
-    for text in [&b"\xff"[..], b"\xc3", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\xc0\x80", b"{\"event\":\"\xfe\"}"] {
+    for text in
+        [&b"\xff"[..], b"\xc3", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\xc0\x80", b"{\"event\":\"\xfe\"}"]
+    {
         closes(&server, "invalid UTF-8", &frame(true, TEXT, text), INVALID_TEXT).await;
     }
     let cut = [frame(false, TEXT, b"\xe2\x82"), frame(true, CONTINUATION, b"")].concat();
@@ -177,7 +179,9 @@ async fn malformed_close_frames_are_a_protocol_error() {
 #[tokio::test]
 async fn a_close_is_answered_with_a_close_and_the_end() {
     let server = TestServer::start();
-    for payload in [&b""[..], &b"\x03\xe8"[..], &b"\x03\xe9going away"[..], &b"\x0f\xa0"[..], &b"\x0b\xb8"[..]] {
+    for payload in
+        [&b""[..], &b"\x03\xe8"[..], &b"\x03\xe9going away"[..], &b"\x0f\xa0"[..], &b"\x0b\xb8"[..]]
+    {
         let mut client = server.connect().await;
         client.socket.send_frame(true, CLOSE, payload).await;
         let Frame::Close(code, _) = client.next_frame().await else { panic!("a close answers a close") };
@@ -218,7 +222,8 @@ async fn frames_may_arrive_byte_by_byte() {
     let server = TestServer::start();
     let mut client = server.connect().await;
     let subscribe = frame(true, TEXT, br#"{"event":"pusher:subscribe","data":{"channel":"news"}}"#);
-    let long = frame(true, TEXT, format!(r#"{{"event":"pusher:ping","data":"{}"}}"#, "x".repeat(300)).as_bytes());
+    let long =
+        frame(true, TEXT, format!(r#"{{"event":"pusher:ping","data":"{}"}}"#, "x".repeat(300)).as_bytes());
     for byte in subscribe.iter().chain(&frame(true, PING, b"slow")) {
         client.socket.send_bytes(&[*byte]).await;
         tokio::task::yield_now().await;

@@ -36,7 +36,10 @@ async fn garbage_is_refused() {
         ("no version", b"GET /app/tw-demo-key\r\n\r\n"),
         ("a bad header", b"GET / HTTP/1.1\r\nHost\r\n\r\n"),
         ("a bad length", b"POST /apps/42/events HTTP/1.1\r\nHost: t\r\nContent-Length: -1\r\n\r\n"),
-        ("two lengths", b"POST /apps/42/events HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx"),
+        (
+            "two lengths",
+            b"POST /apps/42/events HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+        ),
         ("a bad path", b"GET /\xff\xfe HTTP/1.1\r\nHost: t\r\n\r\n"),
     ] {
         refuses(&server, what, bytes).await;
@@ -46,7 +49,8 @@ async fn garbage_is_refused() {
 #[tokio::test]
 async fn huge_heads_are_refused() {
     let server = TestServer::start();
-    let huge_header = format!("GET /app/tw-demo-key HTTP/1.1\r\nHost: t\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
+    let huge_header =
+        format!("GET /app/tw-demo-key HTTP/1.1\r\nHost: t\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
     refuses(&server, "a header of a mebibyte", huge_header.as_bytes()).await;
     let many = format!("GET /app/tw-demo-key HTTP/1.1\r\nHost: t\r\n{}\r\n", "X: y\r\n".repeat(10_000));
     refuses(&server, "ten thousand headers", many.as_bytes()).await;
@@ -61,7 +65,8 @@ async fn a_body_above_the_limit_is_answered_413() {
     let answer = server.rest().post("/apps/42/events", big).send().await;
     assert_eq!(answer.status, 413, "{}", answer.body);
 
-    let endless = "POST /apps/42/events?auth_key=tw-demo-key HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let endless =
+        "POST /apps/42/events?auth_key=tw-demo-key HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut connection = HttpConnection::open(server.addr()).await;
     connection.write(endless.as_bytes()).await.unwrap();
     let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
@@ -100,7 +105,12 @@ async fn a_request_head_that_never_ends_is_given_up() {
         config.server.header_timeout_seconds = 1;
         config.server.handshake_timeout_seconds = 1;
     });
-    for beginning in [&b""[..], b"G", b"GET /app/tw-demo-key HTTP/1.1\r\nHost: t\r\n", b"POST /apps/42/events HTTP/1.1\r\n"] {
+    for beginning in [
+        &b""[..],
+        b"G",
+        b"GET /app/tw-demo-key HTTP/1.1\r\nHost: t\r\n",
+        b"POST /apps/42/events HTTP/1.1\r\n",
+    ] {
         let started = Instant::now();
         let answer = answer(&server, beginning).await;
         assert!(answer.is_none_or(|answer| answer.status == 408), "no success without a request");
@@ -155,14 +165,25 @@ async fn incomplete_upgrades_are_refused_over_http() {
     let server = TestServer::start();
     for (what, head) in [
         ("no key", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"),
-        ("old version", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"),
-        ("another protocol", "Connection: Upgrade\r\nUpgrade: h2c\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"),
-        ("no connection header", "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"),
+        (
+            "old version",
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+        ),
+        (
+            "another protocol",
+            "Connection: Upgrade\r\nUpgrade: h2c\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+        ),
+        (
+            "no connection header",
+            "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+        ),
     ] {
         let request = format!("GET /app/tw-demo-key?protocol=7 HTTP/1.1\r\nHost: t\r\n{head}\r\n");
         refuses(&server, what, request.as_bytes()).await;
     }
-    let post = String::from_utf8(Upgrade::get("/app/tw-demo-key?protocol=7").bytes()).unwrap().replace("GET", "POST");
+    let post = String::from_utf8(Upgrade::get("/app/tw-demo-key?protocol=7").bytes())
+        .unwrap()
+        .replace("GET", "POST");
     refuses(&server, "a POST", post.as_bytes()).await;
 }
 

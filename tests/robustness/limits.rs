@@ -95,6 +95,26 @@ async fn a_thousand_connections_come_and_go_without_a_trace() {
 }
 
 #[tokio::test]
+async fn connections_that_an_app_refuses_use_no_place_of_the_node() {
+    let server = TestServer::with_config(|config| {
+        config.server.max_connections = 3;
+        config.apps[0].limits.max_connections = 1;
+        config.apps.push(tidewire::config::AppConfig::new("43", "other-key", "other-secret"));
+    });
+    let _held = server.connect().await;
+    for _ in 0..10 {
+        assert_eq!(server.refusal("/app/tw-demo-key?protocol=7").await, 4004);
+    }
+    let other = "/app/other-key?protocol=7";
+    let mut sockets = [server.upgrade(other).await.upgraded(), server.upgrade(other).await.upgraded()];
+    for socket in &mut sockets {
+        let Frame::Text(greeting) = socket.next_frame().await else { panic!("the first frame is text") };
+        assert!(greeting.contains("pusher:connection_established"), "{greeting}");
+    }
+    assert_eq!(server.refusal(other).await, 4100);
+}
+
+#[tokio::test]
 async fn a_drain_closes_everybody_and_ends() {
     let server = TestServer::with_config(|config| config.server.drain_seconds = 1);
     let mut clients = Vec::new();

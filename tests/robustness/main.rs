@@ -7,3 +7,5 @@ mod common;
 mod frames;
 mod http;
 mod limits;
+mod reload;
+mod tls;

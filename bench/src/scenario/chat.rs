@@ -22,7 +22,6 @@ const CHANNELS: Channels<'_> = Channels { prefix: "chat-", count: ROOMS };
 struct Chat {
     subject: Subject,
     field: Field,
-    publisher: Publisher,
     random: Random,
     sequence: u64,
     last_event: Option<String>,
@@ -54,8 +53,7 @@ impl Chat {
         field
             .open(subject.address, ROOMS * ROOM, CHANNELS.dialect(&subject.app))
             .with_context(|| subject.trouble())?;
-        let publisher = Publisher::connect(subject.address, PUBLISHERS)?;
-        Ok(Chat { subject, field, publisher, random: Random::new(11), sequence: 0, last_event: None })
+        Ok(Chat { subject, field, random: Random::new(11), sequence: 0, last_event: None })
     }
 
     /// CPU microseconds of the server for each delivery, the triggers included.
@@ -76,11 +74,13 @@ impl Chat {
             })
             .collect();
         let deliveries = triggers * ROOM as u64;
+        // New connections: between two rounds a server may have closed what was idle.
+        let mut publisher = Publisher::connect(self.subject.address, PUBLISHERS)?;
         let before = self.subject.cpu()?;
         for call in &calls {
-            self.publisher.send(call)?;
+            publisher.send(call)?;
         }
-        self.publisher.finish()?;
+        publisher.finish()?;
         self.field.wait(deliveries)?;
         let spent = self.subject.cpu()? - before;
         self.last_event = self.field.verify(Expected::PerChannel(expected))?.or(self.last_event.take());

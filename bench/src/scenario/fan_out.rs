@@ -30,7 +30,6 @@ enum Burst {
 struct Crowd {
     subject: Subject,
     field: Field,
-    publisher: Publisher,
     subscribers: usize,
     sequence: u64,
     /// A frame as the server wrote it.
@@ -134,8 +133,7 @@ impl Crowd {
             ordered: true,
         };
         field.open_as(open).with_context(|| subject.trouble())?;
-        let publisher = Publisher::connect(subject.address, 1)?;
-        Ok(Crowd { subject, field, publisher, subscribers, sequence: 0, last_event: None })
+        Ok(Crowd { subject, field, subscribers, sequence: 0, last_event: None })
     }
 
     /// A frame as the server writes it: what the bare loop repeats.
@@ -152,14 +150,17 @@ impl Crowd {
     fn measure(&mut self, bursts: usize, pending: usize, burst: Burst) -> Result<f64> {
         let prepared: Vec<(Vec<u8>, usize)> = (0..bursts).map(|_| self.calls(pending, burst)).collect();
         let mut received = 0;
+        // A new connection: between two rounds a server may have closed what was idle.
+        let mut publisher = Publisher::connect(self.subject.address, 1)?;
         let before = self.subject.cpu()?;
         for (calls, count) in &prepared {
-            self.publisher.pipeline(calls, *count)?;
+            publisher.pipeline(calls, *count)?;
             received += (pending * self.subscribers) as u64;
             self.field.wait(received)?;
         }
         let spent = self.subject.cpu()? - before;
-        self.last_event = self.field.verify(Expected::Each((bursts * pending) as u64))?.or(self.last_event.take());
+        self.last_event =
+            self.field.verify(Expected::Each((bursts * pending) as u64))?.or(self.last_event.take());
         Ok(spent.as_secs_f64() * 1e6 / received as f64)
     }
 

@@ -12,6 +12,7 @@ use crate::procfs;
 use crate::publisher::Publisher;
 use crate::report::{Mark, Row};
 use crate::rounds::Rounds;
+use crate::subject::Subject;
 use crate::suite::Setup;
 
 /// What a server answers at the least.
@@ -20,20 +21,17 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncon
 
 pub fn run(setup: &Setup) -> Result<Vec<Row>> {
     let subjects = setup.subjects()?;
-    let mut publishers =
-        subjects.iter().map(|subject| Publisher::connect(subject.address, PUBLISHERS)).collect::<Result<Vec<_>>>()?;
     let answering = Answering::start(&[ANSWER.to_vec()])?;
-    let mut canned = Publisher::connect(answering.address, PUBLISHERS)?;
     let count = setup.plan.triggers;
     let mut sequence = 0;
     let limit = subjects.len();
     let rounds = Rounds::run(setup.plan.rounds, limit + 1, |contender| {
-        let app = &subjects.get(contender).unwrap_or(&subjects[0]).app;
-        let calls = calls(app, count, &mut sequence);
-        let (spent, publisher): (&dyn Fn() -> Result<Duration>, _) = match subjects.get(contender) {
-            Some(subject) => (&|| subject.cpu(), &mut publishers[contender]),
-            None => (&|| procfs::cpu(&[answering.pid()]), &mut canned),
-        };
+        let subject = subjects.get(contender);
+        let calls = calls(&subject.unwrap_or(&subjects[0]).app, count, &mut sequence);
+        let address = subject.map_or(answering.address, |subject| subject.address);
+        let spent = || subject.map_or_else(|| procfs::cpu(&[answering.pid()]), Subject::cpu);
+        // New connections: between two rounds a server may have closed what was idle.
+        let mut publisher = Publisher::connect(address, PUBLISHERS)?;
         let before = spent()?;
         for call in &calls {
             publisher.send(call)?;
@@ -43,7 +41,7 @@ pub fn run(setup: &Setup) -> Result<Vec<Row>> {
         Ok((spent()? - before).as_secs_f64() * 1e6 / count as f64)
     })
     .with_context(|| subjects[0].trouble())?;
-    let row = |(index, subject): (usize, &crate::subject::Subject)| {
+    let row = |(index, subject): (usize, &Subject)| {
         Row::median("signed trigger over keep-alive, no subscribers", &subject.name, &rounds, index, "CPU µs")
             .against("bare, read and canned answer", &rounds, index, limit)
             .mark(Mark::Figure { at_most: 20.0 }, subject.ours)

@@ -45,12 +45,15 @@ pub enum Stage {
 impl Connection {
     /// Starts to connect; `number` chooses the source address and the channel.
     pub fn open(address: SocketAddr, number: usize, dialect: &Dialect) -> Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).context("one more socket")?;
+        let socket =
+            Socket::new(Domain::for_address(address), Type::STREAM, None).context("one more socket")?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         if address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
             let last = 2 + (number % SOURCE_ADDRESSES) as u8;
-            socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).context("binding a source address")?;
+            socket
+                .bind(&SocketAddr::from(([127, 0, 0, last], 0)).into())
+                .context("binding a source address")?;
         }
         match socket.connect(&address.into()) {
             Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
@@ -197,7 +200,9 @@ impl Connection {
         struct Established {
             socket_id: String,
         }
-        let Dialect::Pusher { key, secret, prefix, .. } = dialect else { bail!("raw connections do not subscribe") };
+        let Dialect::Pusher { key, secret, prefix, .. } = dialect else {
+            bail!("raw connections do not subscribe")
+        };
         let text = established.as_str().context("connection_established without data")?;
         let Established { socket_id } = serde_json::from_str(text)?;
         let channel = format!("{prefix}{}", self.channel);

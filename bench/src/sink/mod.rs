@@ -49,6 +49,8 @@ pub fn run() -> Result<()> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), ORDERS)?);
     let (sender, orders) = channel();
+    // The waker outlives the thread: one that is dropped takes its last call with it.
+    let wake_up = Arc::clone(&waker);
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
             let Ok(order) = serde_json::from_str(&line) else { break };
@@ -56,10 +58,10 @@ pub fn run() -> Result<()> {
                 break;
             }
             // The main thread owns the poll: it cannot be gone while this one runs.
-            let _ = waker.wake();
+            let _ = wake_up.wake();
         }
         drop(sender);
-        let _ = waker.wake();
+        let _ = wake_up.wake();
     });
     let mut sink = Sink {
         poll,
@@ -71,7 +73,9 @@ pub fn run() -> Result<()> {
         open: None,
         chattered: Vec::new(),
     };
-    if let Err(error) = sink.serve() {
+    let served = sink.serve();
+    drop(waker);
+    if let Err(error) = served {
         print_line(&SinkReply::Failed(format!("{error:#}")))?;
         // The suite reports what failed; a trace here would only be seen twice.
         std::io::stderr().flush()?;
@@ -106,7 +110,9 @@ impl Sink {
     }
 
     fn ready(&mut self, index: usize) -> Result<()> {
-        let (Some(connection), Some(open)) = (self.connections.get_mut(index), &self.open) else { return Ok(()) };
+        let (Some(connection), Some(open)) = (self.connections.get_mut(index), &self.open) else {
+            return Ok(());
+        };
         let before = connection.stage;
         connection
             .ready(&open.dialect, &mut self.buffer, &mut self.tally)
@@ -201,7 +207,12 @@ impl Sink {
         {
             wrong.push(format!("{events} of {should} events arrived"));
         }
-        anyhow::ensure!(wrong.is_empty(), "{} wrong: {}", wrong.len(), wrong[..wrong.len().min(3)].join(", "));
+        anyhow::ensure!(
+            wrong.is_empty(),
+            "{} wrong: {}",
+            wrong.len(),
+            wrong[..wrong.len().min(3)].join(", ")
+        );
         print_line(&SinkReply::Verified { last_event: self.tally.last_event.take() })
     }
 }

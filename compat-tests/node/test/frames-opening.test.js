@@ -35,6 +35,14 @@ for (const [numbers, what, query] of [
   });
 }
 
+test('S005 S019 a server told to be strict refuses a client without a protocol version with 4008', {
+  skip: skipWithoutBinary,
+}, async (t) => {
+  const server = await startServer(t, { server: { require_protocol_version: true } });
+  await rejected(t, 4008, { base: server.ws, query: 'client=js&version=8.6.0' });
+  await connect(t, { base: server.ws });
+});
+
 for (const [numbers, what, code, options] of [
   ['S008 S019', 'protocol 3', 4007, { query: 'protocol=3&client=js&version=1.0' }],
   ['S009 S019', 'protocol 8', 4007, { query: 'protocol=8&client=js&version=8.6.0' }],

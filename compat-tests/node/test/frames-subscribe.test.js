@@ -223,15 +223,16 @@ test('S065 channel_data is part of what is signed on private channels too, unles
 
 test('S066 a subscription is acknowledged before any event of its channel', async (t) => {
   const name = unique('private-race');
-  let running = true;
-  const publisher = (async () => { while (running) await publish(name, 'tick', ''); })();
+  let isRunning = true;
+  t.after(() => { isRunning = false; });
+  const publisher = (async () => { while (isRunning) await publish(name, 'tick', ''); })();
   for (let n = 0; n < 20; n += 1) {
     const client = await connect(t);
     await client.join(name);
     assert.equal((await client.next()).event, 'tick');
     client.ws.terminate();
   }
-  running = false;
+  isRunning = false;
   await publisher;
 });
 

@@ -147,7 +147,11 @@ def dial(target: Target, query: str = NEUTRAL, path: str | None = None, **option
     url = target.ws + (f"{target.prefix}/app/{target.key}" if path is None else path) + (f"?{query}" if query else "")
     if "subprotocols" in options:
         options["subprotocols"] = [Subprotocol(name) for name in options["subprotocols"]]
-    settings: dict[str, Any] = {"compression": None, "ping_interval": None, "open_timeout": TIMEOUT_SECONDS, "proxy": None}
+    settings: dict[str, Any] = {
+        "compression": None, "ping_interval": None, "open_timeout": TIMEOUT_SECONDS, "proxy": None,
+        # Unread frames must not keep the library from reading the close frame.
+        "max_queue": None,
+    }
     return connect(url, **{**settings, **options})
 
 

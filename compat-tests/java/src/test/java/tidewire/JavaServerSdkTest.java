@@ -11,6 +11,7 @@ import com.google.gson.JsonParser;
 import com.pusher.rest.PusherAsync;
 import com.pusher.rest.data.Event;
 import com.pusher.rest.data.Result;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.TimeUnit;
@@ -22,7 +23,7 @@ import org.junit.jupiter.api.Timeout;
 @DisplayName("The official Java server SDK 1.3.4")
 @Timeout(60)
 class JavaServerSdkTest {
-    private final List<Client> opened = new java.util.ArrayList<>();
+    private final List<Client> opened = new ArrayList<>();
 
     private Client client() throws InterruptedException {
         Client client = new Client();
@@ -81,7 +82,7 @@ class JavaServerSdkTest {
         String channel = unique("feed");
         Client reader = client().connected();
         reader.subscribe(channel);
-        List<Event> ten = new java.util.ArrayList<>();
+        List<Event> ten = new ArrayList<>();
         for (int n = 0; n < 10; n++) {
             ten.add(new Event(channel, "item", Map.of("n", n)));
         }
