@@ -5,7 +5,6 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::ops::ControlFlow;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hyper::body::Incoming;
@@ -13,9 +12,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tidewire::socket::{self, Input, Reader, Socket, Upgrade};
+use tidewire::socket::{self, Input, Socket, Upgrade};
 use tidewire_protocol::frame::{self, Message};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 
@@ -39,7 +38,9 @@ async fn serve(listener: TcpListener) -> anyhow::Result<()> {
     }
 }
 
-async fn answer(mut request: Request<Incoming>) -> Result<Response<http_body_util::Full<bytes::Bytes>>, Infallible> {
+async fn answer(
+    mut request: Request<Incoming>,
+) -> Result<Response<http_body_util::Full<bytes::Bytes>>, Infallible> {
     Ok(match socket::upgrade(&mut request) {
         Ok((reply, upgrade)) => {
             tokio::task::spawn_local(echo(upgrade));
@@ -55,14 +56,12 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<http_body_uti
 
 async fn echo(upgrade: Upgrade) {
     let Some((stream, early)) = upgrade.into_stream().await else { return };
-    let (reader, socket) = Socket::split(stream);
-    let mut echo = Echo { reader, socket, input: Input::default(), is_closing: false };
+    let mut echo = Echo { socket: Socket::new(stream), input: Input::default(), is_closing: false };
     echo.take(&mut early.to_vec());
     poll_fn(|cx| echo.poll(cx)).await;
 }
 
 struct Echo {
-    reader: Reader,
     socket: Socket,
     input: Input,
     is_closing: bool,
@@ -73,7 +72,7 @@ impl Echo {
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let mut read = ReadBuf::new(&mut buffer);
-            match Pin::new(&mut self.reader).poll_read(cx, &mut read) {
+            match self.socket.poll_read(cx, &mut read) {
                 Poll::Ready(Ok(())) if !read.filled().is_empty() => self.take(read.filled_mut()),
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => break,

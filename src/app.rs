@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::{ArcSwap, Guard};
+use tidewire_protocol::DataToken;
 use tidewire_protocol::auth::SigningKey;
 use tidewire_protocol::channel_name::ChannelName;
-use tidewire_protocol::DataToken;
 use tidewire_protocol::socket_id::SocketId;
 
 use crate::clock::Clock;

@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{
-    ALLOW, HeaderMap, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    ALLOW, HeaderMap, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION,
 };
 use hyper::{Method, Request, StatusCode};
 use percent_encoding::percent_decode_str;
 use tidewire_protocol::error::Rejection;
 use tidewire_protocol::{frame, server_message};
-use tokio::io::AsyncReadExt;
+use tokio::io::ReadBuf;
 
 use crate::app::App;
 use crate::connection::{Client, Library};
@@ -63,7 +64,12 @@ pub fn upgrade(worker: &Rc<Worker>, mut request: Request<Incoming>, peer: Peer) 
     if let Some(subprotocol) = choose_subprotocol(request.headers()) {
         reply.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, subprotocol.clone());
     }
-    tokio::task::spawn_local(greet(Rc::clone(worker), place, upgrade, Hello::of(&worker.node, &request, peer)));
+    tokio::task::spawn_local(greet(
+        Rc::clone(worker),
+        place,
+        upgrade,
+        Hello::of(&worker.node, &request, peer),
+    ));
     reply
 }
 
@@ -113,7 +119,9 @@ impl Hello {
                 || forwarded("x-forwarded-proto").map(first).is_some_and(|scheme| {
                     scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss")
                 }),
-            address: forwarded("x-forwarded-for").and_then(|list| client_of(list, &is_trusted)).unwrap_or(peer.address),
+            address: forwarded("x-forwarded-for")
+                .and_then(|list| client_of(list, &is_trusted))
+                .unwrap_or(peer.address),
         }
     }
 
@@ -230,13 +238,18 @@ async fn refuse(worker: &Worker, stream: Stream, rejection: &Rejection<'_>, addr
     }
     let mut frames = frame::encode_text(&server_message::error(Some(code), &message)).to_vec();
     frames.extend_from_slice(&frame::encode_close(code, rejection.close_code().meaning()));
-    let (mut reader, mut socket) = Socket::split(stream);
+    let mut socket = Socket::new(stream);
     socket.send(&frames.into(), usize::MAX);
     let goodbye = async {
         poll_fn(|cx| socket.poll_shutdown(cx)).await?;
         let mut discarded = [0; 512];
-        while reader.read(&mut discarded).await? > 0 {}
-        std::io::Result::Ok(())
+        loop {
+            let mut read = ReadBuf::new(&mut discarded);
+            poll_fn(|cx| socket.poll_read(cx, &mut read)).await?;
+            if read.filled().is_empty() {
+                return std::io::Result::Ok(());
+            }
+        }
     };
     // The client is gone already, or does not care to read.
     let _ = tokio::time::timeout(REFUSAL_GRACE, goodbye).await;

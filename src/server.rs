@@ -25,8 +25,10 @@ const BACKLOG: i32 = 4096;
 /// Unsent bytes the kernel takes for a slow client; without it that is megabytes, and no bound of ours binds.
 const NOTSENT_LOWAT_BYTES: u32 = 16 * 1024;
 /// Finds peers that have vanished, also while they speak HTTP.
-const KEEPALIVE: TcpKeepalive =
-    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(6);
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(6);
 /// What closed clients may take to hang up before the server stops anyway.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// What newcomers may take to hear that they are refused, at the end of a drain.
@@ -72,7 +74,9 @@ impl Server {
         }
         let admin_listener = match config.admin.listen {
             Some(address) => Some(TcpListener::bind(address).with_context(|| {
-                format!("cannot listen on the admin address {address}; set admin.listen to another, or to null")
+                format!(
+                    "cannot listen on the admin address {address}; set admin.listen to another, or to null"
+                )
             })?),
             None => None,
         };

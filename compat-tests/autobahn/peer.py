@@ -14,7 +14,8 @@ _MAGIC = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def frame(
-    opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, masked: bool = True, length: bytes | None = None
+    opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, masked: bool = True,
+    length: bytes | None = None,
 ) -> bytes:
     """One frame. `length` replaces the length field, mask bit excluded, by these bytes."""
     if length is None:

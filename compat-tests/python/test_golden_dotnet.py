@@ -65,7 +65,8 @@ class DotNet:
     def trigger(
         self, channels: list[str], event: str, data: Any, socket_id: str | None = None, info: list[str] | None = None
     ) -> TriggerResult:
-        body = {"name": event, "data": json.dumps(data, separators=(",", ":"), ensure_ascii=False), "channels": channels}
+        encoded = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+        body: dict[str, Any] = {"name": event, "data": encoded, "channels": channels}
         if socket_id:
             body["socket_id"] = socket_id
         if info:

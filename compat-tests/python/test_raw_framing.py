@@ -1,9 +1,11 @@
 """Section 9.2: liveness and framing, on the wire."""
 
+import contextlib
 import json
 from collections.abc import Callable
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from support.rest import Rest
 from support.wire import JAVA, PUSHER_JS, PYSHER, Wire
@@ -44,7 +46,9 @@ def test_s031_many_control_pings_are_not_a_client_event_rate(wire: OpenWire) -> 
     connection.expect_nothing()
 
 
-@pytest.mark.parametrize("text", ["not json", '{"data":{}}', "[]", '"x"', "5", "null", "", "{", '{"event":5}', "\u0000"])
+@pytest.mark.parametrize(
+    "text", ["not json", '{"data":{}}', "[]", '"x"', "5", "null", "", "{", '{"event":5}', "\u0000"]
+)
 def test_s036_a_text_that_is_no_event_is_an_error_and_nothing_more(wire: OpenWire, text: str) -> None:
     connection = wire()
     connection.send_text(text)
@@ -67,13 +71,16 @@ def test_s037_a_binary_frame_is_closed_with_1003(wire: OpenWire) -> None:
 
 def test_s038_a_text_over_the_limit_is_closed_with_1009(wire: OpenWire) -> None:
     connection = wire()
-    connection.send("pusher:ping", "x" * 70_000)
+    with contextlib.suppress(ConnectionClosed):
+        connection.send("pusher:ping", "x" * 70_000)
     assert connection.expect_close() == (1009, [])
 
 
 def test_s038_fragments_that_add_up_to_more_than_the_limit_are_closed_with_1009(wire: OpenWire) -> None:
     connection = wire()
-    connection.send_text(["x" * 30_000] * 3)
+    # The server may hang up before the last fragment has left.
+    with contextlib.suppress(ConnectionClosed):
+        connection.send_text(["x" * 30_000] * 3)
     assert connection.expect_close() == (1009, [])
 
 

@@ -76,8 +76,8 @@ def test_s077_a_missing_user_info_is_null_in_the_hash(wire: OpenWire, name: Name
 
 @pytest.mark.parametrize(
     "channel_data",
-    ["", "not json", "{}", "[]", "5", "null", '{"user_id":""}', '{"user_id":null}', '{"user_id":{}}', '{"user_id":true}',
-     '{"user_info":{}}', '{"user_id":["u"]}'],
+    ["", "not json", "{}", "[]", "5", "null", '{"user_id":""}', '{"user_id":null}', '{"user_id":{}}',
+     '{"user_id":true}', '{"user_info":{}}', '{"user_id":["u"]}'],
 )
 def test_s078_channel_data_without_a_user_is_refused(
     wire: OpenWire, rest: Rest, target: Target, name: Name, channel_data: str

@@ -122,7 +122,8 @@ impl Process {
         loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
         let found = changes(&self.running, &new);
         // First what can fail, so that nothing is taken over by halves.
-        let unusable = |error: anyhow::Error| vec![Problem::new("server.tls_certificate", format!("{error:#}"))];
+        let unusable =
+            |error: anyhow::Error| vec![Problem::new("server.tls_certificate", format!("{error:#}"))];
         self.server.reload_certificate().map_err(unusable)?;
         if new.log.level != self.running.log.level {
             let failed = |error: LogsError| vec![Problem::new("log.level", error.to_string())];
@@ -154,7 +155,8 @@ impl Watched {
             (path, seen)
         };
         let server = &config.server;
-        let tls = [&server.tls_certificate, &server.tls_private_key].into_iter().filter(|path| !path.is_empty());
+        let tls =
+            [&server.tls_certificate, &server.tls_private_key].into_iter().filter(|path| !path.is_empty());
         Watched(sources.files().into_iter().chain(tls.map(PathBuf::from)).map(look).collect())
     }
 }

@@ -81,11 +81,8 @@ impl State {
         if user.watchlist.is_empty() {
             return;
         }
-        let (online, offline): (Vec<&str>, Vec<&str>) = user
-            .watchlist
-            .iter()
-            .map(|id| &**id)
-            .partition(|id| connection.app.users.watch(id, reference));
+        let (online, offline): (Vec<&str>, Vec<&str>) =
+            user.watchlist.iter().map(|id| &**id).partition(|id| connection.app.users.watch(id, reference));
         let groups: Vec<(bool, Vec<&str>)> =
             [(true, online), (false, offline)].into_iter().filter(|(_, ids)| !ids.is_empty()).collect();
         let text = server_message::watchlist_events(&groups);

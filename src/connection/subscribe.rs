@@ -46,7 +46,12 @@ pub fn subscribe(state: &mut State, slot: u32, request: &Subscribe<'_>) {
         Ok(subscribed) => enter(state, slot, name, subscribed, member),
         Err(JoinRefused::TooManyMembers | JoinRefused::Gone) => {
             let max_members = limits.max_members;
-            refuse(state, slot, name.as_str(), &Refusal::TooManyMembers { channel: name.as_str(), max_members });
+            refuse(
+                state,
+                slot,
+                name.as_str(),
+                &Refusal::TooManyMembers { channel: name.as_str(), max_members },
+            );
         }
     }
 }
@@ -131,8 +136,7 @@ fn verify(
     let auth = request.auth.as_deref().ok_or(Refusal::AuthRequired { channel }).map_err(Refused::plain)?;
     let (key, signature) =
         auth::split_auth(auth).ok_or(Refusal::AuthFormat { channel }).map_err(Refused::plain)?;
-    let signing_key =
-        settings.signing_key(key).ok_or(Refusal::AuthKey { key }).map_err(Refused::plain)?;
+    let signing_key = settings.signing_key(key).ok_or(Refusal::AuthKey { key }).map_err(Refused::plain)?;
     let string_to_sign = auth::channel_string(connection.socket_id, channel, request.channel_data.as_deref());
     if signing_key.verify_hex(&[string_to_sign.as_bytes()], signature) {
         return Ok(());

@@ -5,37 +5,42 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::ReadBuf;
 
-use super::Phase;
-use crate::socket::Reader;
+use super::{Phase, receive};
 use crate::worker::Worker;
 
-/// Small on purpose: everything else of the connection is in the worker's slab.
+/// Small on purpose: everything of the connection is in the worker's slab.
 pub struct ConnectionTask {
     pub worker: Rc<Worker>,
     pub slot: u32,
     pub generation: u32,
-    pub reader: Reader,
 }
 
 impl Future for ConnectionTask {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { worker, slot, generation, reader } = &mut *self;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.worker.state();
+        let mut buffer = self.worker.read_buffer();
         loop {
-            let mut buffer = worker.read_buffer();
+            let Some(connection) = state.connection_mut(self.slot, self.generation) else {
+                return Poll::Ready(());
+            };
             let mut read = ReadBuf::new(&mut buffer);
-            match Pin::new(&mut *reader).poll_read(cx, &mut read) {
+            match connection.socket.poll_read(cx, &mut read) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(())) if read.filled().is_empty() => return Poll::Ready(()),
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(())) => worker.receive(*slot, *generation, read.filled_mut()),
+                Poll::Ready(Ok(())) if connection.is_open() => {
+                    receive(&mut state, self.slot, read.filled_mut());
+                }
+                Poll::Ready(Ok(())) => {}
             }
         }
-        let mut state = worker.state();
-        let Some(connection) = state.connection_mut(*slot, *generation) else { return Poll::Ready(()) };
+        let Some(connection) = state.connection_mut(self.slot, self.generation) else {
+            return Poll::Ready(());
+        };
         // A write error is seen by the next read.
         let _ = match connection.phase {
             Phase::Open => connection.socket.poll_flush(cx),

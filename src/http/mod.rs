@@ -4,7 +4,7 @@
 
 pub mod admin;
 mod api;
-mod body;
+pub mod body;
 mod health;
 pub mod respond;
 pub mod routes;

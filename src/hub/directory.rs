@@ -12,8 +12,8 @@ use dashmap::DashSet;
 use tidewire_protocol::channel_name::{Access, ChannelName};
 use tidewire_protocol::frame;
 use tidewire_protocol::identity::Member;
-use tidewire_protocol::{DataToken, server_message};
 use tidewire_protocol::socket_id::SocketId;
+use tidewire_protocol::{DataToken, server_message};
 
 use super::channel::{CacheEntry, Channel, ChannelInfo, JoinLimits, JoinRefused, Joined, Published};
 use crate::sync::lock;
@@ -137,14 +137,14 @@ impl Directory {
                 self.remove_idle(&channel, now_ms);
                 return Err(Overloaded);
             }
-            let text =
-                server_message::channel_event(event.event, channel.name(), event.data, event.user_id);
-            let cache = cache_ttl_ms.filter(|_| self.may_cache(&channel, max_cached_events, now_ms)).map(
-                |ttl_ms| CacheEntry {
-                    data: event.data.decode().unwrap_or_default().into(),
-                    expires_ms: now_ms + ttl_ms,
-                },
-            );
+            let text = server_message::channel_event(event.event, channel.name(), event.data, event.user_id);
+            let cache =
+                cache_ttl_ms.filter(|_| self.may_cache(&channel, max_cached_events, now_ms)).map(|ttl_ms| {
+                    CacheEntry {
+                        data: event.data.decode().unwrap_or_default().into(),
+                        expires_ms: now_ms + ttl_ms,
+                    }
+                });
             match channel.publish(frame::encode_text(&text), event.except, cache, &self.mailboxes) {
                 Published::Gone => {}
                 Published::Done { is_new_entry } => {

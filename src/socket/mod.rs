@@ -9,23 +9,27 @@ mod upgrade;
 
 use std::io;
 use std::io::IoSlice;
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use self::input::Input;
 use self::outbox::{MAX_SLICES, Outbox};
-use self::stream::Writer;
-pub use self::stream::{Reader, Stream};
+pub use self::stream::Stream;
 pub use self::upgrade::{Upgrade, is_upgrade, upgrade};
 
-/// The writing side. Frames are written at once; only what the kernel does not take is kept.
+/// One end of a WebSocket. Frames are written at once; only what the kernel does not take is kept.
+///
+/// In the order of use: a delivery reads the first two fields.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Socket {
-    writer: Writer,
+    stream: Stream,
+    outbox: Option<Box<Outbox>>,
     /// Of the task that [flushes](Self::poll_flush).
     waker: Option<Waker>,
-    outbox: Option<Box<Outbox>>,
 }
 
 /// What became of a frame that was to be sent.
@@ -38,10 +42,14 @@ pub enum Sent {
 }
 
 impl Socket {
-    /// The two sides of a stream whose handshake is over.
-    pub fn split(stream: Stream) -> (Reader, Self) {
-        let (reader, writer) = stream.into_split();
-        (reader, Self { writer, waker: None, outbox: None })
+    /// On a stream whose handshake is over.
+    pub fn new(stream: Stream) -> Self {
+        Self { stream, outbox: None, waker: None }
+    }
+
+    /// Reads what has arrived; nothing at the end of the stream.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 
     /// Sends a whole frame; `max_bytes` bounds what may wait.
@@ -54,8 +62,8 @@ impl Socket {
         if self.outbox.is_some() {
             return self.queue(frames, 0, max_bytes);
         }
-        match self.writer.try_write(joined) {
-            Ok(written) if written == joined.len() && !self.writer.wants_flush() => Sent::Accepted,
+        match self.stream.try_write(joined) {
+            Ok(written) if written == joined.len() && !self.stream.wants_flush() => Sent::Accepted,
             Ok(written) => self.queue(frames, written, max_bytes),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.queue(frames, 0, max_bytes),
             Err(_) => Sent::Accepted,
@@ -109,8 +117,8 @@ impl Socket {
             none => *none = Some(cx.waker().clone()),
         }
         if let Some(outbox) = &mut self.outbox {
-            ready!(poll_write_all(&mut self.writer, outbox, cx))?;
-            ready!(self.writer.poll_flush(cx))?;
+            ready!(poll_write_all(&mut self.stream, outbox, cx))?;
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
             self.outbox = None;
         }
         Poll::Ready(Ok(()))
@@ -119,19 +127,15 @@ impl Socket {
     /// Writes what waits, then tells the peer that nothing more will come.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
-        self.writer.poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
-fn poll_write_all(
-    writer: &mut Writer,
-    outbox: &mut Outbox,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<()>> {
+fn poll_write_all(stream: &mut Stream, outbox: &mut Outbox, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
     while !outbox.is_empty() {
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let count = outbox.fill(&mut slices);
-        let written = ready!(writer.poll_write_vectored(cx, &slices[..count]))?;
+        let written = ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &slices[..count]))?;
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }

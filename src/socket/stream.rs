@@ -1,14 +1,12 @@
-//! The two kinds of byte stream below a WebSocket, each split into a reading and a writing side.
+//! The two kinds of byte stream below a WebSocket.
 
-use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 
+use rustix::net::SendFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_rustls::server::TlsStream;
 
 /// A stream whose handshake is over.
@@ -18,56 +16,18 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-#[derive(Debug)]
-pub enum Reader {
-    Plain(OwnedReadHalf),
-    /// Both sides work on one TLS session; they belong to one thread and never overlap.
-    Tls(Rc<RefCell<TlsStream<TcpStream>>>),
-}
-
-#[derive(Debug)]
-pub(super) enum Writer {
-    Plain(OwnedWriteHalf),
-    Tls(Rc<RefCell<TlsStream<TcpStream>>>),
-}
-
 impl Stream {
-    pub(super) fn into_split(self) -> (Reader, Writer) {
-        match self {
-            Self::Plain(stream) => {
-                let (reader, writer) = stream.into_split();
-                (Reader::Plain(reader), Writer::Plain(writer))
-            }
-            Self::Tls(stream) => {
-                let shared = Rc::new(RefCell::new(*stream));
-                (Reader::Tls(Rc::clone(&shared)), Writer::Tls(shared))
-            }
-        }
-    }
-}
-
-impl AsyncRead for Reader {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(reader) => Pin::new(reader).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(&mut *stream.borrow_mut()).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl Writer {
     /// Writes what is taken at once. `WouldBlock` when that is nothing.
-    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(writer) => writer.try_write(bytes),
+            // Not `TcpStream::try_write`: that reads the readiness tokio keeps for each socket, one more cache miss a
+            // delivery. A later `poll_write_vectored` finds out for itself that it has to wait.
+            Self::Plain(stream) => {
+                Ok(rustix::net::send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+            }
             Self::Tls(stream) => {
                 // Nobody is to be woken: the caller queues what is left, and its task polls anew.
                 let mut cx = Context::from_waker(Waker::noop());
-                let mut stream = stream.borrow_mut();
                 match Pin::new(&mut *stream).poll_write(&mut cx, bytes) {
                     Poll::Ready(written) => {
                         let _ = Pin::new(&mut *stream).poll_flush(&mut cx);
@@ -80,36 +40,57 @@ impl Writer {
     }
 
     /// Encrypted bytes wait for the kernel, though everything was taken.
-    pub fn wants_flush(&self) -> bool {
+    pub(super) fn wants_flush(&self) -> bool {
         match self {
             Self::Plain(_) => false,
-            Self::Tls(stream) => stream.borrow().get_ref().1.wants_write(),
+            Self::Tls(stream) => stream.get_ref().1.wants_write(),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
-    pub fn poll_write_vectored(
-        &mut self,
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Plain(writer) => Pin::new(writer).poll_write_vectored(cx, slices),
-            Self::Tls(stream) => Pin::new(&mut *stream.borrow_mut()).poll_write_vectored(cx, slices),
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(writer) => Pin::new(writer).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(&mut *stream.borrow_mut()).poll_flush(cx),
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
-    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_flush(cx))?;
-        match self {
-            Self::Plain(writer) => Pin::new(writer).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(&mut *stream.borrow_mut()).poll_shutdown(cx),
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

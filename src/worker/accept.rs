@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::Worker;
 use crate::handshake::Peer;
+use crate::http::body::BoxError;
 use crate::node::Node;
 use crate::socket::Stream;
 use crate::tls::{HANDSHAKE_RECORD, Tls};
@@ -54,7 +55,9 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
     let result = match &node.tls {
         None => serve_http(&worker, stream, Peer { address, is_tls: false }).await,
         Some(tls) => match timeout(header_timeout(node), begin_tls(tls, stream)).await {
-            Ok(Ok(Stream::Plain(stream))) => serve_http(&worker, stream, Peer { address, is_tls: false }).await,
+            Ok(Ok(Stream::Plain(stream))) => {
+                serve_http(&worker, stream, Peer { address, is_tls: false }).await
+            }
             Ok(Ok(Stream::Tls(stream))) => serve_http(&worker, *stream, Peer { address, is_tls: true }).await,
             Ok(Err(error)) => Err(error.into()),
             Err(elapsed) => Err(elapsed.into()),
@@ -81,7 +84,7 @@ async fn serve_http(
     worker: &Rc<Worker>,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
-) -> anyhow::Result<()> {
+) -> Result<(), BoxError> {
     let service = service_fn(async |request| {
         let reply = if socket::is_upgrade(&request) {
             handshake::upgrade(worker, request, peer)

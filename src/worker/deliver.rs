@@ -176,7 +176,11 @@ impl Batch {
             && !(self.is_selective && connection.client.library == Library::Java)
     }
 
-    fn frames_for<'a>(&'a self, connection: &Connection, after: u64) -> impl Iterator<Item = &'a Bytes> + use<'a> {
+    fn frames_for<'a>(
+        &'a self,
+        connection: &Connection,
+        after: u64,
+    ) -> impl Iterator<Item = &'a Bytes> + use<'a> {
         let (socket_id, library) = (connection.socket_id, connection.client.library);
         let is_meant = move |delivery: &&Delivery| {
             delivery.sequence > after

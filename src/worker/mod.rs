@@ -16,8 +16,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tidewire_protocol::error::CloseCode;
-use tidewire_protocol::socket_id::SocketId;
 use tidewire_protocol::server_message;
+use tidewire_protocol::socket_id::SocketId;
 use tokio::task::LocalSet;
 
 use self::mailbox::Mailbox;
@@ -90,7 +90,6 @@ impl Worker {
 
     /// Takes over an accepted client and greets it. `early` is what it sent along with its handshake.
     pub fn admit(self: &Rc<Self>, stream: Stream, early: &[u8], app: Arc<App>, client: Client) {
-        let (reader, socket) = Socket::split(stream);
         let socket_id = new_socket_id();
         let settings = app.settings();
         let limits = &settings.limits;
@@ -107,7 +106,7 @@ impl Worker {
             phase: Phase::Open,
             is_authorized: false,
             pinged_at: None,
-            socket,
+            socket: Socket::new(stream),
             subscriptions: Vec::new(),
             client_events: TokenBucket::new(limits.client_events_per_second, now_ms),
             input: None,
@@ -122,15 +121,7 @@ impl Worker {
             receive(&mut state, slot, &mut early.to_vec());
         }
         drop(state);
-        tokio::task::spawn_local(ConnectionTask { worker: Rc::clone(self), slot, generation, reader });
-    }
-
-    /// Hands what a connection's task has read to the connection.
-    pub fn receive(&self, slot: u32, generation: u32, bytes: &mut [u8]) {
-        let mut state = self.state();
-        if state.connection_mut(slot, generation).is_some_and(|connection| connection.is_open()) {
-            receive(&mut state, slot, bytes);
-        }
+        tokio::task::spawn_local(ConnectionTask { worker: Rc::clone(self), slot, generation });
     }
 
     /// Forgets a connection whose task has ended.
@@ -141,8 +132,11 @@ impl Worker {
     /// Closes every connection that `is_meant` picks.
     fn close_where(&self, goodbye: Goodbye<'_>, is_meant: impl Fn(&Connection) -> bool) {
         let mut state = self.state();
-        let slots: Vec<u32> =
-            state.connections().filter(|(_, connection)| is_meant(connection)).map(|(slot, _)| slot).collect();
+        let slots: Vec<u32> = state
+            .connections()
+            .filter(|(_, connection)| is_meant(connection))
+            .map(|(slot, _)| slot)
+            .collect();
         for slot in slots {
             state.close(slot, goodbye);
         }

@@ -72,7 +72,12 @@ pub enum ErrorFrame {
 impl<'a> Goodbye<'a> {
     /// A close whose code says it all.
     pub fn coded(code: CloseCode) -> Self {
-        Self { code: code.number(), reason: code.meaning(), error: ErrorFrame::OldProtocols, is_overflow: false }
+        Self {
+            code: code.number(),
+            reason: code.meaning(),
+            error: ErrorFrame::OldProtocols,
+            is_overflow: false,
+        }
     }
 
     /// A close that answers the client's own frames.
@@ -237,7 +242,13 @@ impl State {
     }
 
     /// Notes the subscription on both sides.
-    pub fn add_subscription(&mut self, slot: u32, channel: Arc<Channel>, after: u64, member: Option<Box<str>>) {
+    pub fn add_subscription(
+        &mut self,
+        slot: u32,
+        channel: Arc<Channel>,
+        after: u64,
+        member: Option<Box<str>>,
+    ) {
         let connection = &mut self.connections[slot as usize];
         let id = channel.id;
         let subscribers = self.channels.entry(id).or_insert_with(|| Subscribers {

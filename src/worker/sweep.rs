@@ -74,7 +74,10 @@ impl State {
         for reference in late {
             let connection = self.connection_mut(reference.slot, reference.generation);
             if connection.is_some_and(|connection| !connection.is_authorized) {
-                self.close(reference.slot, Goodbye::explained(CloseCode::Unauthorized, NOT_AUTHORIZED_IN_TIME));
+                self.close(
+                    reference.slot,
+                    Goodbye::explained(CloseCode::Unauthorized, NOT_AUTHORIZED_IN_TIME),
+                );
             }
         }
     }

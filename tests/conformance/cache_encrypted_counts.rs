@@ -41,6 +41,26 @@ async fn s103_a_subscriber_gets_the_newest_event_after_its_success() {
 }
 
 #[tokio::test]
+async fn s103_the_cached_event_joins_the_stream_without_a_hole_or_a_repetition() {
+    let server = TestServer::start();
+    let rest = server.rest();
+    rest.publish("cache-x", "e", "0").await;
+    let publishing = tokio::spawn(async move {
+        for serial in 1.. {
+            rest.publish("cache-x", "e", &serial.to_string()).await;
+        }
+    });
+    for _ in 0..40 {
+        let mut client = subscribed(&server, "cache-x").await;
+        let first: u64 = client.expect("e").await.data().parse().unwrap();
+        for serial in first + 1..first + 4 {
+            client.expect_event("e", "cache-x", &serial.to_string()).await;
+        }
+    }
+    publishing.abort();
+}
+
+#[tokio::test]
 async fn s104_an_event_is_cached_with_nobody_subscribed() {
     let server = TestServer::start();
     server.rest().publish("cache-x", "e", "1").await;

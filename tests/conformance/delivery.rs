@@ -69,6 +69,55 @@ async fn s129_two_publishers_are_seen_in_one_order_by_all() {
 }
 
 #[tokio::test]
+async fn s129_a_large_fan_out_misses_nobody_while_others_come_and_go() {
+    const HOLDERS: usize = 1_200;
+    const EVENTS: usize = 60;
+    // All on one worker, which writes to so many in several turns.
+    let server = TestServer::with_config(|config| config.server.workers = 1);
+    let mut holders = Vec::with_capacity(HOLDERS);
+    for _ in 0..HOLDERS {
+        let mut client = server.connect().await;
+        client.subscribe("news").await;
+        holders.push(client);
+    }
+    let rest = server.rest();
+    let publishing = tokio::spawn(async move {
+        for serial in 0..EVENTS {
+            rest.publish("news", "e", &serial.to_string()).await;
+        }
+    });
+    // Every third leaves while events are on their way; the last take the places of those that left.
+    for (index, client) in holders.iter_mut().enumerate() {
+        if index % 3 == 0 {
+            client.unsubscribe("news").await;
+        }
+    }
+    let mut late = server.connect().await;
+    late.subscribe("news").await;
+    publishing.await.unwrap();
+    for (index, client) in holders.iter_mut().enumerate() {
+        if index % 3 == 0 {
+            let seen = client.pending_events().await;
+            let serials: Vec<String> = seen.into_iter().filter_map(|event| event.data).collect();
+            let expected: Vec<String> = (0..serials.len()).map(|serial| serial.to_string()).collect();
+            assert_eq!(serials, expected, "a run from the beginning up to the leave");
+        } else {
+            for serial in 0..EVENTS {
+                client.expect_event("e", "news", &serial.to_string()).await;
+            }
+        }
+    }
+    for client in holders.iter_mut().step_by(97) {
+        client.assert_silent().await;
+    }
+    let seen = late.pending_events().await;
+    let first = EVENTS - seen.len();
+    for (serial, event) in (first..EVENTS).zip(seen) {
+        assert_eq!(event.data(), serial.to_string(), "a run from the join to the end");
+    }
+}
+
+#[tokio::test]
 async fn s130_a_delivered_frame_has_three_members() {
     let server = TestServer::start();
     let mut client = server.connect().await;

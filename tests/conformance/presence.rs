@@ -1,8 +1,10 @@
 //! 9.4 Presence, as far as one node goes.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
-use crate::common::{Client, Credentials, TestServer, eventually, member};
+use crate::common::{Client, Credentials, TestServer, Upgrade, eventually, member};
 
 const ADDED: &str = "pusher_internal:member_added";
 const REMOVED: &str = "pusher_internal:member_removed";
@@ -374,6 +376,51 @@ async fn s086_a_strict_app_refuses_user_info_that_is_no_object() {
     }
     client.join_with("presence-a", r#"{"user_id":"u-1","user_info":{}}"#).await;
     client.join_with("presence-b", r#"{"user_id":"u-1"}"#).await;
+}
+
+#[tokio::test]
+async fn a_list_kept_by_its_frames_equals_the_servers_after_any_coming_and_going() {
+    let server = TestServer::start();
+    let busy: Vec<_> = (0..6)
+        .map(|number| {
+            let (addr, rest) = (server.addr(), server.rest());
+            tokio::spawn(async move {
+                // Pairs of connections share a user.
+                let user = format!("u-{}", number / 2);
+                for round in 0..30 {
+                    let upgrade = Upgrade::get("/app/tw-demo-key?protocol=7");
+                    let mut client = Client::greeted(upgrade.send(addr).await.upgraded(), rest.clone()).await;
+                    client.join("presence-lobby", &user).await;
+                    match (round + number) % 3 {
+                        0 => client.unsubscribe("presence-lobby").await,
+                        1 => client.reset(),
+                        _ => client.close().await,
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut watcher = server.connect().await;
+    let success = watcher.join("presence-lobby", "watcher").await;
+    let mut present: BTreeSet<String> = serde_json::from_value(members(&success)["ids"].clone()).unwrap();
+    for task in busy {
+        task.await.unwrap();
+    }
+    eventually("everybody else to be gone", async || {
+        let users = server.rest().read("/channels/presence-lobby/users", &[]).await;
+        users == json!({"users": [{"id": "watcher"}]})
+    })
+    .await;
+    for event in watcher.pending_events().await {
+        let user = event.json()["user_id"].as_str().unwrap().to_owned();
+        let is_change = match event.event.as_str() {
+            ADDED => present.insert(user),
+            REMOVED => present.remove(&user),
+            other => panic!("{other} while people come and go"),
+        };
+        assert!(is_change, "{event:?} changes nothing of {present:?}");
+    }
+    assert_eq!(present, BTreeSet::from(["watcher".to_owned()]));
 }
 
 #[tokio::test]

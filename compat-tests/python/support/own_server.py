@@ -11,15 +11,13 @@ from typing import Any
 from .raw_http import send
 from .target import Target
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 START_SECONDS = 20
 
 
 def binary() -> Path | None:
-    """The binary that compat-tests/run tests, or what `cargo build --release` left."""
+    """The binary that compat-tests/run tests; none when it tests a server somewhere else."""
     named = os.environ.get("TIDEWIRE_BIN")
-    path = Path(named) if named else REPOSITORY / "target" / "release" / "tidewire"
-    return path if path.is_file() else None
+    return Path(named).resolve() if named else None
 
 
 def free_port() -> int:
@@ -44,7 +42,8 @@ class OwnServer:
         path.write_text(json.dumps(config))
         self.log = directory / f"server-{self.port}.log"
         # The suite's own variables are not settings of this server.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("TIDEWIRE_", "PUSHER_"))}
+        mine = ("TIDEWIRE_", "PUSHER_")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
         with self.log.open("w") as log:
             self.process = subprocess.Popen([program, "--config", path], stderr=log, stdout=log, env=environment)
         first = apps[0]
@@ -64,7 +63,8 @@ class OwnServer:
         while True:
             assert self.process.poll() is None, f"the server did not start:\n{self.log.read_text()}"
             try:
-                if send(self.target, "GET", "/up", [("Host", self.target.authority), ("Connection", "close")]).status == 200:
+                headers = [("Host", self.target.authority), ("Connection", "close")]
+                if send(self.target, "GET", "/up", headers).status == 200:
                     return
             except OSError:
                 pass

@@ -27,7 +27,7 @@ class Frame:
 
     @property
     def event(self) -> str:
-        return self.raw["event"]
+        return str(self.raw["event"])
 
     @property
     def channel(self) -> str | None:
@@ -152,11 +152,12 @@ def dial(target: Target, query: str = NEUTRAL, path: str | None = None, **option
         # Unread frames must not keep the library from reading the close frame.
         "max_queue": None,
     }
-    return connect(url, **{**settings, **options})
+    connection: ClientConnection = connect(url, **{**settings, **options})
+    return connection
 
 
 def read_to_close(ws: ClientConnection) -> tuple[int, list[Frame]]:
-    frames = []
+    frames: list[Frame] = []
     while True:
         try:
             message = ws.recv(timeout=TIMEOUT_SECONDS)

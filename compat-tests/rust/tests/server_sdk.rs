@@ -50,7 +50,10 @@ async fn s144_s171_channels_with_a_form_encoded_query() {
     let stem = name("presence-a@x,y.z;q=1");
     let _members = [Subscriber::member(&stem, "u-1").await, Subscriber::member(&stem, "u-1").await];
     let found = sdk()
-        .channels_with_options(options(&[("filter_by_prefix", "presence-a@x,y.z;q=1"), ("info", "user_count")]))
+        .channels_with_options(options(&[
+            ("filter_by_prefix", "presence-a@x,y.z;q=1"),
+            ("info", "user_count"),
+        ]))
         .await
         .unwrap();
     assert_eq!(found.channels[&stem].user_count, Some(1));
@@ -112,6 +115,7 @@ async fn s149_a_wrong_secret_is_an_error_that_shows_the_string_to_sign() {
 
 #[tokio::test]
 async fn s176_a_refused_read_is_an_error_with_the_servers_text() {
-    let error = sdk().channel_with_options(&name("news"), options(&[("info", "user_count")])).await.unwrap_err();
+    let error =
+        sdk().channel_with_options(&name("news"), options(&[("info", "user_count")])).await.unwrap_err();
     assert!(error.starts_with("Error: 400"), "{error}");
 }

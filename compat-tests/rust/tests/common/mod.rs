@@ -24,7 +24,10 @@ pub fn key() -> String {
 
 /// `127.0.0.1:6001`: the SDK wants host and port without a scheme.
 pub fn authority() -> String {
-    setting("TIDEWIRE_HTTP", "http://127.0.0.1:6001").trim_start_matches("http://").trim_end_matches('/').to_owned()
+    setting("TIDEWIRE_HTTP", "http://127.0.0.1:6001")
+        .trim_start_matches("http://")
+        .trim_end_matches('/')
+        .to_owned()
 }
 
 pub fn sdk() -> Pusher<HttpConnector> {
@@ -49,7 +52,8 @@ pub struct Subscriber {
 impl Subscriber {
     pub async fn connect() -> Subscriber {
         let ws = setting("TIDEWIRE_WS", "ws://127.0.0.1:6001");
-        let (socket, _) = connect_async(format!("{}/app/{}?protocol=7", ws.trim_end_matches('/'), key())).await.unwrap();
+        let url = format!("{}/app/{}?protocol=7", ws.trim_end_matches('/'), key());
+        let (socket, _) = connect_async(url).await.unwrap();
         let mut subscriber = Subscriber { socket, socket_id: String::new() };
         let established = subscriber.expect("pusher:connection_established").await;
         let data: Value = serde_json::from_str(established["data"].as_str().unwrap()).unwrap();

@@ -101,9 +101,11 @@ class JavaServerSdkTest {
     void channels() throws Exception {
         String channel = unique("presence-a@x,y.z;q=1");
         client().connected().subscribePresence(channel);
-        Result result = sdk().get("/channels", Map.of("filter_by_prefix", "presence-a@x,y.z;q=1", "info", "user_count"));
-        assertEquals(json("{\"user_count\":1}"), body(result).getAsJsonObject("channels").getAsJsonObject(channel));
-        assertEquals(json("{\"channels\":{}}"), body(sdk().get("/channels", Map.of("filter_by_prefix", unique("nobody")))));
+        Map<String, String> query = Map.of("filter_by_prefix", "presence-a@x,y.z;q=1", "info", "user_count");
+        JsonObject channels = body(sdk().get("/channels", query)).getAsJsonObject("channels");
+        assertEquals(json("{\"user_count\":1}"), channels.getAsJsonObject(channel));
+        Result none = sdk().get("/channels", Map.of("filter_by_prefix", unique("nobody")));
+        assertEquals(json("{\"channels\":{}}"), body(none));
     }
 
     @Test
