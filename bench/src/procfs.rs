@@ -78,6 +78,12 @@ pub fn machine() -> String {
     )
 }
 
+/// Runnable threads over the last minute: what else the machine was doing when a run began.
+pub fn load_average() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|minute| minute.parse().ok()).unwrap_or(0.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

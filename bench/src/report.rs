@@ -1,6 +1,5 @@
 //! What was measured, as a Markdown table, as JSON and as BENCHMARKS.md.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -126,15 +125,20 @@ pub fn table(rows: &[Row]) -> String {
     table
 }
 
-pub fn json(rows: &[Row]) -> Result<String> {
-    let report = serde_json::json!({ "date": today(), "machine": procfs::machine(), "rows": rows });
+/// `load` is the load average before the run.
+pub fn json(rows: &[Row], load: f64) -> Result<String> {
+    let report = serde_json::json!({ "date": today(), "machine": procfs::machine(), "load_average": load, "rows": rows });
     Ok(serde_json::to_string_pretty(&report)?)
 }
 
 /// Replaces what stands between the markers, or begins the file.
-pub fn write_markdown(path: &Path, rows: &[Row], command: &str) -> Result<()> {
-    let mut section = format!("{BEGIN}\n\nMeasured {} on {}.\n", today(), procfs::machine());
-    write!(section, "Command: `{command}`.\n\n{}\n{METHOD}\n{END}", table(rows))?;
+pub fn write_markdown(path: &Path, rows: &[Row], load: f64, command: &str) -> Result<()> {
+    let (day, machine) = (today(), procfs::machine());
+    let section = format!(
+        "{BEGIN}\n\nMeasured {day} on {machine}; load average before the run {load:.1}.\n\
+         Command: `{command}`.\n\n{}\n{METHOD}\n{END}",
+        table(rows)
+    );
     let text = match fs::read_to_string(path) {
         Ok(text) => replace_section(&text, &section).with_context(|| path.display().to_string())?,
         Err(_) => format!("# Benchmarks\n\n{section}\n"),

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use crate::api::App;
+use crate::procfs;
 use crate::report::{self, Row};
 use crate::scenario;
 use crate::subject::{External, Subject};
@@ -146,6 +147,7 @@ pub fn run(options: Options) -> Result<()> {
     let plan = if options.quick { QUICK } else { FULL };
     let setup = Setup { plan, workers, options };
     let options = &setup.options;
+    let load = procfs::load_average();
     let mut rows = Vec::new();
     for scenario in Scenario::value_variants() {
         if options.only.is_empty() || options.only.contains(scenario) {
@@ -154,10 +156,10 @@ pub fn run(options: Options) -> Result<()> {
     }
     println!("{}", report::table(&rows));
     if let Some(path) = &options.json {
-        std::fs::write(path, report::json(&rows)?).with_context(|| path.display().to_string())?;
+        std::fs::write(path, report::json(&rows, load)?).with_context(|| path.display().to_string())?;
     }
     if let Some(path) = &options.report {
-        report::write_markdown(path, &rows, &command(options))?;
+        report::write_markdown(path, &rows, load, &command(options))?;
     }
     Ok(())
 }

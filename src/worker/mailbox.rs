@@ -54,29 +54,36 @@ pub enum Job {
 /// Bounded for what publishers send; the bookkeeping jobs of connections always fit.
 #[derive(Debug)]
 pub struct Mailbox {
-    jobs: Mutex<Vec<Job>>,
+    queue: Mutex<Queue>,
     filled: Notify,
     /// Jobs above which publishers are told to come back later.
     capacity: usize,
 }
 
+#[derive(Debug, Default)]
+struct Queue {
+    jobs: Vec<Job>,
+    /// Publishers that have more to come: the worker is not woken until they are done.
+    holds: u32,
+}
+
 impl Mailbox {
     pub fn new(capacity: usize) -> Self {
-        Self { jobs: Mutex::new(Vec::new()), filled: Notify::new(), capacity }
+        Self { queue: Mutex::default(), filled: Notify::new(), capacity }
     }
 
     /// False when publishers should be refused until the worker has caught up.
     pub fn has_room(&self) -> bool {
-        lock(&self.jobs).len() < self.capacity
+        lock(&self.queue).jobs.len() < self.capacity
     }
 
     pub fn push(&self, job: Job) {
-        let was_empty = {
-            let mut jobs = lock(&self.jobs);
-            jobs.push(job);
-            jobs.len() == 1
+        let wakes = {
+            let mut queue = lock(&self.queue);
+            queue.jobs.push(job);
+            queue.jobs.len() == 1 && queue.holds == 0
         };
-        if was_empty {
+        if wakes {
             self.filled.notify_one();
         }
     }
@@ -88,7 +95,34 @@ impl Mailbox {
 
     /// Swaps all waiting jobs into the empty `into`.
     pub fn take(&self, into: &mut Vec<Job>) {
-        std::mem::swap(&mut *lock(&self.jobs), into);
+        std::mem::swap(&mut lock(&self.queue).jobs, into);
+    }
+}
+
+/// While it lives, workers that sleep are not woken: what one request publishes then goes out as one write per
+/// subscriber, and not as a first event and the rest. Held only within a synchronous turn.
+#[derive(Debug)]
+pub struct Hold<'a>(&'a [Mailbox]);
+
+impl<'a> Hold<'a> {
+    pub fn new(mailboxes: &'a [Mailbox]) -> Self {
+        mailboxes.iter().for_each(|mailbox| lock(&mailbox.queue).holds += 1);
+        Self(mailboxes)
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        for mailbox in self.0 {
+            let wakes = {
+                let mut queue = lock(&mailbox.queue);
+                queue.holds -= 1;
+                queue.holds == 0 && !queue.jobs.is_empty()
+            };
+            if wakes {
+                mailbox.filled.notify_one();
+            }
+        }
     }
 }
 
@@ -108,5 +142,17 @@ mod tests {
         mailbox.take(&mut jobs);
         assert!(matches!(jobs[..], [Job::Drain, Job::Stop]));
         assert!(mailbox.has_room());
+    }
+
+    #[tokio::test]
+    async fn a_hold_puts_the_wake_up_off_to_its_end() {
+        let mailboxes = [Mailbox::new(10)];
+        let hold = Hold::new(&mailboxes);
+        mailboxes[0].push(Job::Drain);
+        mailboxes[0].push(Job::Stop);
+        let early = tokio::time::timeout(std::time::Duration::ZERO, mailboxes[0].filled()).await;
+        assert!(early.is_err());
+        drop(hold);
+        mailboxes[0].filled().await;
     }
 }

@@ -8,7 +8,7 @@ use super::verify::Verified;
 use crate::app::App;
 use crate::http::respond::{self, Hint, Refusal, Reply};
 use crate::node::Node;
-use crate::worker::mailbox::Mailbox;
+use crate::worker::mailbox::{Hold, Mailbox};
 
 /// Milliseconds are told as whole seconds in `Retry-After`.
 const MS_PER_SECOND: u64 = 1_000;
@@ -67,6 +67,7 @@ fn publish(node: &Node, app: &App, events: &[Trigger<'_>]) -> Result<(), Refusal
     if deliveries > 1 && !node.mailboxes.iter().all(Mailbox::has_room) {
         return Err(overloaded(node, 0, deliveries));
     }
+    let _hold = (deliveries > 1).then(|| Hold::new(&node.mailboxes));
     let mut sent = 0;
     for event in events {
         for channel in &event.channels {
