@@ -54,11 +54,16 @@ impl Socket {
 
     /// Sends a whole frame; `max_bytes` bounds what may wait.
     pub fn send(&mut self, frame: &Bytes, max_bytes: usize) -> Sent {
-        self.send_all(frame, std::slice::from_ref(frame), max_bytes)
+        self.send_all(frame, std::iter::once(frame), max_bytes)
     }
 
     /// Sends several frames with one write. `joined` is all of `frames` in one piece.
-    pub fn send_all(&mut self, joined: &Bytes, frames: &[Bytes], max_bytes: usize) -> Sent {
+    pub fn send_all<'a>(
+        &mut self,
+        joined: &Bytes,
+        frames: impl Iterator<Item = &'a Bytes>,
+        max_bytes: usize,
+    ) -> Sent {
         if self.outbox.is_some() {
             return self.queue(frames, 0, max_bytes);
         }
@@ -71,7 +76,12 @@ impl Socket {
     }
 
     /// Queues what is left of `frames` after `written` bytes of them.
-    fn queue(&mut self, frames: &[Bytes], mut written: usize, max_bytes: usize) -> Sent {
+    fn queue<'a>(
+        &mut self,
+        frames: impl Iterator<Item = &'a Bytes>,
+        mut written: usize,
+        max_bytes: usize,
+    ) -> Sent {
         let outbox = match &mut self.outbox {
             Some(outbox) => outbox,
             none => {
@@ -86,10 +96,14 @@ impl Socket {
                 written -= frame.len();
                 continue;
             }
-            if outbox.bytes() + frame.len() - written > max_bytes {
+            let is_too_much = outbox.bytes() + frame.len() - written > max_bytes;
+            // What was begun has to be finished, or the close frame would end up inside it.
+            if !is_too_much || written > 0 {
+                outbox.push_rest(frame.clone(), written);
+            }
+            if is_too_much {
                 return Sent::Overflow;
             }
-            outbox.push_rest(frame.clone(), written);
             written = 0;
         }
         Sent::Accepted
