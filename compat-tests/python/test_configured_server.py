@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,6 +31,8 @@ def app(number: int, **settings: Any) -> dict[str, Any]:
 COUNTS, DISABLED, TLS, QUOTA, ORIGINS, NO_CLIENT_EVENTS = "1", "2", "3", "4", "5", "6"
 STRICT, AUTHORIZED, RATE, SHORT_CACHE, IDLE = "7", "8", "9", "10", "11"
 IDLE_SECONDS, PONG_SECONDS = 5, 2
+# Opcodes of RFC 6455.
+TEXT, CLOSE, PING = 1, 8, 9
 
 APPS = [
     app(1, subscription_count=True),
@@ -237,48 +240,81 @@ def test_s106_a_cached_event_expires(server: OwnServer, wire: OpenWire, name: Na
     connection.expect("pusher:cache_miss", channel)
 
 
-def mute_socket(target: Target) -> socket.socket:
-    """A WebSocket that reads and never answers: only the handshake is done by hand."""
-    connection = socket.create_connection((target.ws_host, target.ws_port), timeout=30)
-    lines = [
-        f"GET {target.prefix}/app/{target.key}?{NEUTRAL} HTTP/1.1", f"Host: {target.authority}", "Upgrade: websocket",
-        "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "", "",
-    ]
-    connection.sendall("\r\n".join(lines).encode())
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        head += connection.recv(1)
-    assert head.startswith(b"HTTP/1.1 101")
-    return connection
+class MuteSocket:
+    """A WebSocket that answers nothing, not even pings, and reads only when it is told to."""
 
+    def __init__(self, target: Target, channel: str | None = None):
+        self.socket = socket.create_connection((target.ws_host, target.ws_port), timeout=30)
+        lines = [
+            f"GET {target.prefix}/app/{target.key}?{NEUTRAL} HTTP/1.1", f"Host: {target.authority}",
+            "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "", "",
+        ]
+        self.socket.sendall("\r\n".join(lines).encode())
+        self.received = self.socket.makefile("rb")
+        assert self.received.readline().startswith(b"HTTP/1.1 101")
+        while self.received.readline() != b"\r\n":
+            pass
+        assert self.frame()[0] == TEXT, "connection_established"
+        if channel is not None:
+            subscribe = json.dumps({"event": "pusher:subscribe", "data": {"channel": channel}}).encode()
+            # Masked with zeros, which is no change.
+            self.socket.sendall(bytes([0x80 | TEXT, 0x80 | len(subscribe), 0, 0, 0, 0]) + subscribe)
+            assert self.frame()[0] == TEXT, "subscription_succeeded"
 
-def read_frame(connection: socket.socket) -> tuple[int, bytes]:
-    """Opcode and payload of a short unmasked frame."""
-    first, length = read_exactly(connection, 2)
-    assert length < 126
-    return first & 15, read_exactly(connection, length)
+    def frame(self) -> tuple[int, bytes]:
+        """Opcode and payload; an empty payload of a close at the end of the stream."""
+        head = self.received.read(2)
+        if len(head) < 2:
+            return CLOSE, b""
+        length = head[1]
+        if length >= 126:
+            length = int.from_bytes(self.received.read(2 if length == 126 else 8), "big")
+        return head[0] & 15, self.received.read(length)
 
+    def close_code(self) -> int:
+        """Reads to the close frame."""
+        opcode, payload = self.frame()
+        while opcode != CLOSE:
+            opcode, payload = self.frame()
+        return int.from_bytes(payload[:2], "big")
 
-def read_exactly(connection: socket.socket, count: int) -> bytes:
-    content = b""
-    while len(content) < count:
-        chunk = connection.recv(count - len(content))
-        assert chunk, "the connection ended"
-        content += chunk
-    return content
+    def __enter__(self) -> "MuteSocket":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
 
 
 def test_s032_s034_a_silent_client_is_pinged_with_a_control_frame_and_then_closed_with_4201(server: OwnServer) -> None:
-    with mute_socket(server.app(IDLE)) as connection:
-        assert read_frame(connection)[0] == 1, "connection_established"
+    with MuteSocket(server.app(IDLE)) as connection:
         silent_since = time.monotonic()
-        opcode, _ = read_frame(connection)
-        assert opcode == 9, "a probe must be a control ping: Java, Swift and .NET do not answer JSON"
+        assert connection.frame()[0] == PING, "not a control ping: Java, Swift and .NET do not answer JSON"
         pinged = time.monotonic()
         assert pinged - silent_since >= IDLE_SECONDS - 1
-        opcode, payload = read_frame(connection)
-        assert (opcode, int.from_bytes(payload[:2])) == (8, 4201)
+        assert connection.close_code() == 4201
         assert time.monotonic() - pinged >= PONG_SECONDS - 1
+
+
+def test_s035_what_the_server_sends_is_no_sign_of_life(server: OwnServer, name: Name) -> None:
+    """A subscriber that is sent events all the time and never answers is closed like a silent one."""
+    rest, channel = Rest(server.app(IDLE)), name("busy")
+    over = threading.Event()
+
+    def keep_busy() -> None:
+        while not over.wait(0.2):
+            rest.publish(channel, "tick")
+
+    publisher = threading.Thread(target=keep_busy)
+    publisher.start()
+    try:
+        with MuteSocket(rest.target, channel) as connection:
+            began = time.monotonic()
+            assert connection.close_code() == 4201
+            assert time.monotonic() - began < IDLE_SECONDS + PONG_SECONDS + 5
+    finally:
+        over.set()
+        publisher.join()
 
 
 def test_s033_a_client_that_answers_only_at_control_level_stays(server: OwnServer) -> None:
@@ -297,6 +333,24 @@ def test_s027_an_overloaded_node_refuses_with_4100(tmp_path_factory: pytest.Temp
         first.expect_nothing()
         second.close()
         first.close()
+    finally:
+        own.stop()
+
+
+def test_s135_a_subscriber_that_does_not_read_is_closed_with_4100_and_others_receive_everything(
+    tmp_path_factory: pytest.TempPathFactory, name: Name
+) -> None:
+    own = OwnServer(tmp_path_factory.mktemp("server"), [app(1)], outbox_bytes=65_536)
+    channel, events = name("firehose"), 2_000
+    try:
+        with MuteSocket(own.target, channel) as stuck, Wire(own.target) as reader:
+            reader.subscribe(channel)
+            rest = Rest(own.target)
+            for number in range(events):
+                # The reader keeps up, so that it never has more than one event waiting.
+                rest.publish(channel, "n", f"{number} ".ljust(10_000, "x"))
+                assert reader.expect("n").data.split()[0] == str(number)
+            assert stuck.close_code() == 4100
     finally:
         own.stop()
 

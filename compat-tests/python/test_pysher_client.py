@@ -160,7 +160,7 @@ def test_s087_s088_a_client_event_of_pysher_reaches_the_others_as_a_string(
 def test_s061_a_refused_subscription_does_not_disconnect_pysher(client: OpenClient, name: Name) -> None:
     """An error frame with a code from 4000 to 4299 would: it must be null."""
     connected = client().connected()
-    connected.pusher.subscribe(name("private-a"), auth="tw-demo-key:" + "0" * 64)
+    connected.pusher.subscribe(name("private-a"), auth=f"{connected.pusher.key}:{'0' * 64}")
     error = connected.expect("pusher:error").data
     assert error["code"] is None and "signature" in error["message"].lower()
     connected.subscribe(name("news"))

@@ -218,7 +218,7 @@ def test_s065_null_channel_data_on_a_private_channel_is_absent(wire: OpenWire, t
 def test_s067_a_js_peer_is_also_told_the_subscription_failed(wire: OpenWire, name: Name) -> None:
     channel = name("private-a")
     connection = wire(query=PUSHER_JS)
-    connection.subscribe_only(channel, auth="tw-demo-key:" + "0" * 64)
+    connection.subscribe_only(channel, auth=f"{connection.target.key}:{'0' * 64}")
     connection.expect_error()
     failed = connection.expect("pusher:subscription_error", channel)
     details = failed.decoded()
@@ -230,6 +230,6 @@ def test_s067_a_js_peer_is_also_told_the_subscription_failed(wire: OpenWire, nam
 @pytest.mark.parametrize("query", [JAVA, PYSHER], ids=["Java", "Pysher"])
 def test_s068_other_peers_get_the_error_frame_only(wire: OpenWire, name: Name, query: str) -> None:
     connection = wire(query=query)
-    connection.subscribe_only(name("private-a"), auth="tw-demo-key:" + "0" * 64)
+    connection.subscribe_only(name("private-a"), auth=f"{connection.target.key}:{'0' * 64}")
     connection.expect_error()
     connection.expect_nothing()

@@ -78,7 +78,9 @@ fn several_pending(
     let subscribers = crowds[0].subscribers;
     // As many calls of send() for everybody who merges; those who do not get fewer bursts of as many calls.
     let bursts = (setup.plan.sends / 2 / subscribers).max(1);
-    let bursts_one_by_one = (setup.plan.sends / subscribers / pending).max(1);
+    // Of one send each the price does not depend on how many follow: 16 show it as well as 64.
+    let copies = pending.min(16);
+    let bursts_one_by_one = (setup.plan.sends / subscribers / copies).max(1);
     let text = crowds[0].frame()?;
     let count = crowds.len();
     let (joined, one_by_one) = (2 * count, 2 * count + 1);
@@ -90,7 +92,7 @@ fn several_pending(
             crowd.round(bursts, pending, burst)
         }
         contender if contender == joined => bare_round(bare, &text, bursts, pending, true),
-        _ => bare_round(bare, &text, bursts_one_by_one, pending, false),
+        _ => bare_round(bare, &text, bursts_one_by_one, copies, false),
     })?;
     let mut rows = Vec::new();
     for (index, crowd) in crowds.iter().enumerate() {
