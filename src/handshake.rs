@@ -26,7 +26,7 @@ use crate::connection::{Client, Library};
 use crate::http::{respond, routes};
 use crate::node::Node;
 use crate::socket::{self, Socket, Stream, Upgrade};
-use crate::worker::{HandshakePlace, Worker};
+use crate::worker::{Place, Worker};
 
 /// Protocol versions that are served; older ones are retired.
 const PROTOCOLS: std::ops::RangeInclusive<u8> = 4..=7;
@@ -120,7 +120,7 @@ impl Hello {
                     scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss")
                 }),
             address: forwarded("x-forwarded-for")
-                .and_then(|list| client_of(list, &is_trusted))
+                .and_then(|list| client_of(list, is_trusted))
                 .unwrap_or(peer.address),
         }
     }
@@ -211,7 +211,7 @@ fn origin_is_allowed(patterns: &[String], origin: &str) -> bool {
         })
 }
 
-async fn greet(worker: Rc<Worker>, place: HandshakePlace, upgrade: Upgrade, hello: Hello) {
+async fn greet(worker: Rc<Worker>, place: Place, upgrade: Upgrade, hello: Hello) {
     let limit = Duration::from_secs(worker.node.config.handshake_timeout_seconds);
     let Ok(Some((stream, early))) = tokio::time::timeout(limit, upgrade.into_stream()).await else { return };
     let app = hello.key.as_deref().and_then(|key| worker.node.apps.by_key(key));
@@ -221,25 +221,39 @@ async fn greet(worker: Rc<Worker>, place: HandshakePlace, upgrade: Upgrade, hell
             drop(place);
             worker.admit(stream, &early, app, client);
         }
-        (Err(rejection), _) => refuse(&worker, stream, &rejection, hello.address).await,
+        (Err(rejection), _) => {
+            let patience = worker.begin_refusal();
+            drop(place);
+            refuse(&worker, stream, &rejection, hello.address, patience).await;
+        }
         (Ok(_), None) => {}
     }
 }
 
-/// Tells why in both ways, then waits for the client to hang up (1.2).
-async fn refuse(worker: &Worker, stream: Stream, rejection: &Rejection<'_>, address: IpAddr) {
+/// Tells why in both ways, then waits for the client to hang up (1.2). Without a place to wait in, it is cut off
+/// as soon as it was told.
+async fn refuse(
+    worker: &Worker,
+    stream: Stream,
+    rejection: &Rejection<'_>,
+    address: IpAddr,
+    patience: Option<Place>,
+) {
     let code = rejection.close_code().number();
     let message = rejection.to_string();
     worker.node.metrics.handshakes_refused(code).inc();
-    if *rejection == Rejection::Draining {
+    if *rejection == Rejection::Draining && patience.is_some() {
         let _ = tokio::time::timeout(DRAIN_REFUSAL_PAUSE, worker.node.drained()).await;
-    } else {
+    } else if *rejection != Rejection::Draining {
         tracing::info!(target: "tidewire::handshake", code, %address, "refused a connection: {message}");
     }
     let mut frames = frame::encode_text(&server_message::error(Some(code), &message)).to_vec();
     frames.extend_from_slice(&frame::encode_close(code, rejection.close_code().meaning()));
     let mut socket = Socket::new(stream);
     socket.send(&frames.into(), usize::MAX);
+    if patience.is_none() {
+        return;
+    }
     let goodbye = async {
         poll_fn(|cx| socket.poll_shutdown(cx)).await?;
         let mut discarded = [0; 512];

@@ -12,8 +12,10 @@ use crate::telemetry::metrics::Metrics;
 use crate::tls::Tls;
 use crate::worker::mailbox::Mailbox;
 
-/// File descriptors that are kept free for listeners, the API, logs and configuration files.
+/// File descriptors that are kept free for listeners, the admin port, logs and configuration files.
 const RESERVED_DESCRIPTORS: usize = 128;
+/// Part of the other descriptors that is for connections which speak HTTP, handshakes included.
+const HTTP_SHARE: usize = 8;
 
 #[derive(Debug)]
 pub struct Node {
@@ -27,6 +29,9 @@ pub struct Node {
     /// Connections of all apps and workers.
     connections: AtomicUsize,
     max_connections: usize,
+    /// Connections that speak HTTP.
+    http_connections: AtomicUsize,
+    max_http_connections: usize,
     /// Between HTTP and a greeting or a refusal.
     handshakes: AtomicUsize,
     is_draining: AtomicBool,
@@ -40,8 +45,10 @@ impl Node {
         let mailboxes: Arc<[Mailbox]> =
             (0..workers).map(|_| Mailbox::new(config.server.mailbox_jobs)).collect();
         let apps = Apps::new(config.apps, Arc::clone(&mailboxes), Arc::clone(&metrics), clock.clone());
+        let descriptors = descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(HTTP_SHARE);
+        let max_http_connections = descriptors / HTTP_SHARE;
         let max_connections = match config.server.max_connections {
-            0 => descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(1),
+            0 => descriptors - max_http_connections,
             max => max,
         };
         Self {
@@ -53,6 +60,8 @@ impl Node {
             tls,
             connections: AtomicUsize::new(0),
             max_connections,
+            http_connections: AtomicUsize::new(0),
+            max_http_connections,
             handshakes: AtomicUsize::new(0),
             is_draining: AtomicBool::new(false),
             is_drained: watch::Sender::new(false),
@@ -79,6 +88,17 @@ impl Node {
 
     pub fn release_connection(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts a connection that speaks HTTP, until the guard is dropped; `None` when there are too many.
+    pub fn admit_http(self: &Arc<Self>) -> Option<HttpPlace> {
+        let admitted = self.http_connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+            (count < self.max_http_connections).then_some(count + 1)
+        });
+        admitted.is_ok().then(|| {
+            self.metrics.http_connections.inc();
+            HttpPlace(Arc::clone(self))
+        })
     }
 
     pub fn handshakes(&self) -> usize {
@@ -114,6 +134,17 @@ impl Node {
     pub async fn drained(&self) {
         // The sender is `self`: it cannot be gone.
         let _ = self.is_drained.subscribe().wait_for(|is_drained| *is_drained).await;
+    }
+}
+
+/// A place among the connections that speak HTTP.
+#[derive(Debug)]
+pub struct HttpPlace(Arc<Node>);
+
+impl Drop for HttpPlace {
+    fn drop(&mut self) {
+        self.0.http_connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.http_connections.dec();
     }
 }
 

@@ -31,6 +31,8 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_retries(6);
 /// What closed clients may take to hang up before the server stops anyway.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+/// How long an HTTP client may not take its answers; lifted when it becomes a WebSocket.
+const HTTP_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// What newcomers may take to hear that they are refused, at the end of a drain.
 const REFUSALS_DEADLINE: Duration = Duration::from_secs(1);
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -61,11 +63,14 @@ impl Server {
         let mut addresses = Vec::new();
         for address in &config.server.listen {
             let wanted = *address;
+            // `[::]` takes IPv4 as well, unless that has an address of its own.
+            let only_v6 =
+                config.server.listen.iter().any(|other| other.is_ipv4() && other.port() == wanted.port());
             let mut address = wanted;
             let cannot = || format!("cannot listen on {wanted}; is another server running there?");
-            claim(address).with_context(cannot)?;
+            claim(address, only_v6).with_context(cannot)?;
             for own in &mut listeners {
-                let listener = listen(address).with_context(cannot)?;
+                let listener = listen(address, only_v6).with_context(cannot)?;
                 // Port 0 is chosen once and shared by all workers.
                 address = listener.local_addr()?;
                 own.push(listener);
@@ -163,6 +168,11 @@ impl Server {
         tokio::time::sleep(DRAIN_POLL).await;
     }
 
+    /// A thread that has ended though nobody stopped it: the server is not whole any more.
+    pub fn is_broken(&self) -> bool {
+        self.workers.iter().any(JoinHandle::is_finished)
+    }
+
     /// Stops now; whoever is still connected is cut off.
     pub fn stop(&mut self) {
         self.node.mailboxes.iter().for_each(|mailbox| mailbox.push(Job::Stop));
@@ -198,23 +208,34 @@ fn report(thread: JoinHandle<std::io::Result<()>>) {
     }
 }
 
+fn new_socket(address: SocketAddr, only_v6: bool) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(only_v6)?;
+    }
+    Ok(socket)
+}
+
 /// Fails when somebody listens on the address already. Our own listeners share it, and another Tidewire's would
 /// share it too, each getting half of the clients.
-fn claim(address: SocketAddr) -> std::io::Result<()> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+fn claim(address: SocketAddr, only_v6: bool) -> std::io::Result<()> {
+    let socket = new_socket(address, only_v6)?;
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())
 }
 
 /// A listener that shares its address with those of the other workers. Accepted sockets inherit its options.
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+fn listen(address: SocketAddr, only_v6: bool) -> std::io::Result<TcpListener> {
+    let socket = new_socket(address, only_v6)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&KEEPALIVE)?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
+    {
+        socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
+        socket.set_tcp_user_timeout(Some(HTTP_WRITE_TIMEOUT))?;
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

@@ -98,7 +98,7 @@ fn flag_beats_environment_beats_file_beats_default() {
     let loaded = loads(&sources);
     let server = &loaded.config.server;
     assert_eq!((server.workers, server.drain_seconds, server.max_handshakes), (4, 21, 30));
-    assert_eq!(server.header_timeout_seconds, 10);
+    assert_eq!(server.header_timeout_seconds, 65);
     assert_eq!(loaded.origins["server.workers"], Origin::Flag("--workers"));
     assert_eq!(
         loaded.origins["server.drain_seconds"],

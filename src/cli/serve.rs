@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{debug, error, info, warn};
 
 use super::descriptors::{self, DescriptorLimit};
-use super::{Done, ServeFlags, runtime};
+use super::{Done, Failure, ServeFlags, runtime};
 use crate::banner::Banner;
 use crate::config::{Change, Config, Loaded, LogFormat, Problem, Sources, changes};
 use crate::server::Server;
@@ -33,8 +33,9 @@ pub fn serve(flags: &ServeFlags) -> Done {
     announce(&server, &loaded.config, descriptors, flags.snippets, &logs);
 
     let mut process = Process { server, running: loaded.config, sources, watched, logs };
-    runtime.block_on(process.run(signals));
+    let ended = runtime.block_on(process.run(signals));
     process.server.stop();
+    ended.map_err(Failure::Other)?;
     info!("stopped");
     Ok(())
 }
@@ -73,8 +74,8 @@ impl Signals {
 }
 
 impl Process {
-    /// Serves until a signal says stop, then drains; a second signal ends the drain.
-    async fn run(&mut self, mut signals: Signals) {
+    /// Serves until a signal says stop, then drains; a second signal ends the drain. Fails when the server broke.
+    async fn run(&mut self, mut signals: Signals) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + WATCH_INTERVAL, WATCH_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let reason = loop {
@@ -83,6 +84,10 @@ impl Process {
                 _ = signals.interrupt.recv() => break "SIGINT",
                 _ = signals.hangup.recv() => self.reload("SIGHUP"),
                 _ = tick.tick() => {
+                    if self.server.is_broken() {
+                        error!("a worker has ended, see above; stopping, so that whoever watches starts anew");
+                        return Err(anyhow::anyhow!("a worker has ended"));
+                    }
                     if Watched::new(&self.sources, &self.running) != self.watched {
                         self.reload("the file changed");
                     }
@@ -98,6 +103,7 @@ impl Process {
             () = self.server.drain() => {}
             signal = signals.stop() => warn!(signal, "stopping without waiting"),
         }
+        Ok(())
     }
 
     /// Reads the configuration again. Whatever is wrong with it, the running one stays in force.

@@ -74,7 +74,8 @@ pub struct ServerConfig {
     /// Connections of one worker that may be inside their handshake; more are answered 503 with Retry-After.
     #[schemars(range(min = 1))]
     pub max_handshakes: usize,
-    /// Seconds a client may take to send its request head.
+    /// Seconds a client may take to send its request head; an idle keep-alive connection is closed after as long.
+    /// Above the 60 seconds for which nginx keeps its connections, so that it is not the server who closes first.
     #[schemars(range(min = 1, max = 3600))]
     pub header_timeout_seconds: u64,
     /// Seconds a client may take from connecting to being a WebSocket.
@@ -209,7 +210,7 @@ pub struct AppLimits {
     /// Events published over the API each second; more are answered 429; 0 = no limit.
     pub triggers_per_second: u32,
     /// Seconds a cache channel keeps its last event.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 31536000))]
     pub cache_ttl_seconds: u64,
     /// Cache channels whose last event is kept; the events of further ones are delivered but not kept.
     pub max_cached_events: usize,
@@ -293,7 +294,7 @@ impl Default for ServerConfig {
             trusted_proxies: loopback_networks(),
             max_connections: 0,
             max_handshakes: 1024,
-            header_timeout_seconds: 10,
+            header_timeout_seconds: 65,
             handshake_timeout_seconds: 15,
             max_request_body_bytes: 2 * 1024 * 1024,
             drain_seconds: 10,

@@ -49,6 +49,8 @@ struct State {
 struct CountThrottle {
     last_sent_ms: u64,
     is_pending: bool,
+    /// In the directory's list of those that wait; only [`Channel::flush_count`] takes it out.
+    is_listed: bool,
 }
 
 /// The last event of a cache channel (2.9).
@@ -189,7 +191,7 @@ impl Channel {
         }
         if let (Some(user_id), Some(members)) = (user_id, state.members.as_mut()) {
             let is_last = members.leave(user_id);
-            if members.len() == 0 {
+            if members.is_empty() {
                 state.members = None;
             }
             if is_last {
@@ -228,11 +230,13 @@ impl Channel {
     pub fn flush_count(&self, mailboxes: &[Mailbox], now_ms: u64) -> bool {
         let mut state = lock(&self.state);
         if !state.count.is_pending {
+            state.count.is_listed = false;
             return false;
         }
         if now_ms < state.count.last_sent_ms + COUNT_THROTTLE_MS {
             return true;
         }
+        state.count.is_listed = false;
         self.send_count(&mut state, mailboxes, now_ms);
         false
     }
@@ -285,11 +289,13 @@ impl Channel {
             self.send_count(state, mailboxes, now_ms);
             return false;
         }
-        !std::mem::replace(&mut state.count.is_pending, true)
+        state.count.is_pending = true;
+        !std::mem::replace(&mut state.count.is_listed, true)
     }
 
     fn send_count(&self, state: &mut State, mailboxes: &[Mailbox], now_ms: u64) {
-        state.count = CountThrottle { last_sent_ms: now_ms, is_pending: false };
+        state.count.last_sent_ms = now_ms;
+        state.count.is_pending = false;
         let text = server_message::subscription_count(&self.name, state.subscriptions as usize);
         let audience =
             if self.access == Access::Encrypted { Audience::ExceptJava } else { Audience::Everyone };

@@ -128,10 +128,13 @@ impl Directory {
     ) -> Result<(), Overloaded> {
         let cache_ttl_ms = event.cache_ttl_ms.filter(|_| event.channel.is_cache());
         loop {
-            let channel = match (self.get(event.channel.as_str()), cache_ttl_ms) {
-                (Some(channel), _) => channel,
-                (None, Some(_)) => self.get_or_create(event.channel),
-                (None, None) => return Ok(()),
+            // A channel that nobody is subscribed to is made only to keep an event.
+            let channel = match self.get(event.channel.as_str()) {
+                Some(channel) => channel,
+                None if cache_ttl_ms.is_some() && self.has_cache_room(max_cached_events) => {
+                    self.get_or_create(event.channel)
+                }
+                None => return Ok(()),
             };
             if !self.mailboxes.iter().all(Mailbox::has_room) {
                 self.remove_idle(&channel, now_ms);
@@ -142,18 +145,22 @@ impl Directory {
                 cache_ttl_ms.filter(|_| self.may_cache(&channel, max_cached_events, now_ms)).map(|ttl_ms| {
                     CacheEntry {
                         data: event.data.decode().unwrap_or_default().into(),
-                        expires_ms: now_ms + ttl_ms,
+                        expires_ms: now_ms.saturating_add(ttl_ms),
                     }
                 });
+            let keeps_event = cache.is_some();
             match channel.publish(frame::encode_text(&text), event.except, cache, &self.mailboxes) {
-                Published::Gone => {}
-                Published::Done { is_new_entry } => {
-                    if is_new_entry {
-                        self.cached_events.fetch_add(1, Ordering::Relaxed);
-                    }
-                    return Ok(());
+                Published::Gone => continue,
+                Published::Done { is_new_entry: true } => {
+                    self.cached_events.fetch_add(1, Ordering::Relaxed);
                 }
+                Published::Done { is_new_entry: false } => {}
             }
+            if !keeps_event && cache_ttl_ms.is_some() {
+                // Another publish may have taken the last place since the channel was made.
+                self.remove_idle(&channel, now_ms);
+            }
+            return Ok(());
         }
     }
 
@@ -196,9 +203,12 @@ impl Directory {
         }
     }
 
-    fn may_cache(&self, channel: &Channel, max_cached_events: usize, now_ms: u64) -> bool {
+    fn has_cache_room(&self, max_cached_events: usize) -> bool {
         self.cached_events.load(Ordering::Relaxed) < max_cached_events
-            || channel.info(now_ms).cached.is_some()
+    }
+
+    fn may_cache(&self, channel: &Channel, max_cached_events: usize, now_ms: u64) -> bool {
+        self.has_cache_room(max_cached_events) || channel.info(now_ms).cached.is_some()
     }
 
     fn get_or_create(&self, name: ChannelName<'_>) -> Arc<Channel> {
@@ -253,3 +263,58 @@ impl PartialEq for ByName {
 }
 
 impl Eq for ByName {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::Metrics;
+
+    fn directory() -> Directory {
+        Directory::new(Arc::from([Mailbox::new(1000)]), Metrics::new().app("1"))
+    }
+
+    fn name(text: &str) -> ChannelName<'_> {
+        ChannelName::parse(text, 200).unwrap()
+    }
+
+    fn publish(directory: &Directory, channel: &str, max_cached_events: usize, now_ms: u64) {
+        let event = Publish {
+            channel: name(channel),
+            event: "e",
+            data: &DataToken::EMPTY_OBJECT,
+            user_id: None,
+            except: None,
+            cache_ttl_ms: Some(1000),
+        };
+        directory.publish(event, max_cached_events, now_ms).unwrap();
+    }
+
+    #[test]
+    fn an_event_that_is_not_kept_leaves_no_channel_behind() {
+        let directory = directory();
+        for channel in ["cache-1", "cache-2", "cache-3"] {
+            publish(&directory, channel, 1, 0);
+        }
+        assert_eq!(directory.channels.len(), 1);
+        publish(&directory, "cache-1", 1, 500);
+        assert!(directory.info("cache-1", 1400).cached.is_some());
+        directory.expire_cache(1500);
+        assert_eq!(directory.channels.len(), 0);
+        assert_eq!(directory.cached_events.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_channel_waits_once_however_often_its_count_crosses_the_threshold() {
+        let directory = directory();
+        let limits = JoinLimits { max_members: 1, announce_count: true };
+        let join = || directory.subscribe(name("news"), 0, None, limits, 10).unwrap().channel;
+        let channel = (0..100).map(|_| join()).last().unwrap();
+        for _ in 0..5 {
+            join();
+            directory.unsubscribe(&channel, 0, false, None, true, 10);
+        }
+        assert_eq!(lock(&directory.pending_counts).len(), 1);
+        directory.flush_counts(10_000);
+        assert_eq!(lock(&directory.pending_counts).len(), 0);
+    }
+}

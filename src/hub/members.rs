@@ -52,6 +52,10 @@ impl Members {
         self.0.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn user_ids(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(|id| &**id)
     }

@@ -71,7 +71,9 @@ impl Socket {
             Ok(written) if written == joined.len() && !self.stream.wants_flush() => Sent::Accepted,
             Ok(written) => self.queue(frames, written, max_bytes),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.queue(frames, 0, max_bytes),
-            Err(_) => Sent::Accepted,
+            Err(error) if is_hang_up(&error) => Sent::Accepted,
+            // Out of memory, for example: what was not sent must not be skipped in silence.
+            Err(_) => Sent::Overflow,
         }
     }
 
@@ -96,7 +98,12 @@ impl Socket {
                 written -= frame.len();
                 continue;
             }
-            let is_too_much = outbox.bytes() + frame.len() - written > max_bytes;
+            let mut is_too_much = outbox.bytes() + frame.len() - written > max_bytes;
+            if is_too_much && written == 0 {
+                // The client may have read all of it since: only the task that flushes had no turn yet.
+                flush_now(&mut self.stream, outbox, self.waker.as_ref());
+                is_too_much = outbox.bytes() + frame.len() > max_bytes;
+            }
             // What was begun has to be finished, or the close frame would end up inside it.
             if !is_too_much || written > 0 {
                 outbox.push_rest(frame.clone(), written);
@@ -142,6 +149,20 @@ impl Socket {
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The peer is gone; the reading side sees it too, and ends the connection.
+fn is_hang_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
+}
+
+/// Writes what the kernel takes right now. The task is woken because this poll took its place as the one to wake.
+fn flush_now(stream: &mut Stream, outbox: &mut Outbox, task: Option<&Waker>) {
+    let _ = poll_write_all(stream, outbox, &mut Context::from_waker(Waker::noop()));
+    if let Some(task) = task {
+        task.wake_by_ref();
     }
 }
 

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use rustix::net::SendFlags;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -17,6 +18,17 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Lets the peer leave what it is sent unread for as long as it likes; the listener's sockets have a limit.
+    pub fn lift_write_timeout(&self) {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        // A socket that is broken already is noticed soon enough.
+        #[cfg(target_os = "linux")]
+        let _ = SockRef::from(stream).set_tcp_user_timeout(None);
+    }
+
     /// Writes what is taken at once. `WouldBlock` when that is nothing.
     pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::Worker;
 use crate::handshake::Peer;
 use crate::http::body::BoxError;
-use crate::node::Node;
+use crate::node::{HttpPlace, Node};
 use crate::socket::Stream;
 use crate::tls::{HANDSHAKE_RECORD, Tls};
 use crate::{handshake, http, socket};
@@ -26,31 +26,46 @@ const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Pause after a failed accept, which is most often a lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Failed accepts between two log lines.
-const FAILURES_PER_WARNING: u32 = 100;
+const FAILURES_PER_WARNING: u64 = 1000;
 
 pub async fn accept(worker: Rc<Worker>, listener: TcpListener) {
-    let mut failures = 0;
+    let mut failures = Failures::default();
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                tokio::task::spawn_local(serve(Rc::clone(&worker), stream, peer));
-            }
-            Err(error) => {
-                if failures % FAILURES_PER_WARNING == 0 {
-                    tracing::warn!(target: "tidewire::worker", %error, failures, "cannot accept a connection; \
-                        raise the limit of open files if it says that there are too many");
+            Ok((stream, peer)) => match worker.node.admit_http() {
+                Some(place) => drop(tokio::task::spawn_local(serve(Rc::clone(&worker), place, stream, peer))),
+                // Dropping it is all there is time for: whoever floods would keep an answer waiting.
+                None => {
+                    failures.tell("closed a connection: too many speak HTTP, raise the limit of open files")
                 }
-                failures += 1;
+            },
+            Err(error) => {
+                failures.tell(&format!(
+                    "cannot accept a connection: {error}; raise the limit of open files \
+                    if it says that there are too many"
+                ));
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
+/// Warns of the first of many failures.
+#[derive(Default)]
+struct Failures(u64);
+
+impl Failures {
+    fn tell(&mut self, text: &str) {
+        if self.0.is_multiple_of(FAILURES_PER_WARNING) {
+            tracing::warn!(target: "tidewire::worker", failures = self.0 + 1, "{text}");
+        }
+        self.0 += 1;
+    }
+}
+
 /// Speaks HTTP with a client, inside TLS when it begins so and there is a certificate.
-async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+async fn serve(worker: Rc<Worker>, _place: HttpPlace, stream: TcpStream, peer: SocketAddr) {
     let node = &worker.node;
-    node.metrics.http_connections.inc();
     let address = peer.ip();
     let result = match &node.tls {
         None => serve_http(&worker, stream, Peer { address, is_tls: false }).await,
@@ -66,7 +81,6 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
     if let Err(error) = result {
         tracing::debug!(target: "tidewire::http", %error, %peer, "an HTTP connection ended");
     }
-    node.metrics.http_connections.dec();
 }
 
 /// Looks at the first byte: with a certificate, one port speaks TLS and plain HTTP.

@@ -14,6 +14,9 @@ use crate::socket::Sent;
 /// Writes after which a large fan-out lets the worker read again.
 const WRITES_PER_TURN: usize = 512;
 
+/// Frames that are joined to one piece at the most.
+const MAX_JOINED: usize = 128;
+
 impl Worker {
     /// Works through the mailbox until it is told to stop.
     pub(super) async fn deliver_mail(self: &Rc<Self>) {
@@ -45,7 +48,8 @@ impl Worker {
     /// Writes and forgets the deliveries, channel by channel; each channel's stay in their order.
     async fn deliver(&self, deliveries: &mut Vec<Delivery>) {
         deliveries.sort_by_key(|delivery| delivery.channel);
-        for batch in deliveries.chunk_by(|one, next| one.channel == next.channel).map(Batch::new) {
+        let channels = deliveries.chunk_by(|one, next| one.channel == next.channel);
+        for batch in channels.flat_map(|channel| channel.chunks(MAX_JOINED)).map(Batch::new) {
             let mut next = usize::MAX;
             while next > 0 {
                 next = batch.write_some(&mut self.state(), next);

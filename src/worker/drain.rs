@@ -20,15 +20,20 @@ pub async fn drain(worker: Rc<Worker>) {
     };
     let window = Duration::from_secs(worker.node.config.drain_seconds);
     let steps = usize::try_from(window.as_millis() / STEP.as_millis()).unwrap_or(usize::MAX).max(1);
-    let per_step = waiting.len().div_ceil(steps);
-    while !waiting.is_empty() {
+    let total = waiting.len();
+    for step in 1..=steps {
+        // The first goes at once, the last at the end of the window.
+        let left = total - (total * step).div_ceil(steps).min(total);
         {
             let mut state = worker.state();
-            for reference in waiting.drain(waiting.len().saturating_sub(per_step)..) {
+            for reference in waiting.drain(left..) {
                 if state.connection_mut(reference.slot, reference.generation).is_some() {
                     state.close(reference.slot, Goodbye::coded(CloseCode::ReconnectNow));
                 }
             }
+        }
+        if waiting.is_empty() {
+            return;
         }
         tokio::time::sleep(STEP).await;
     }

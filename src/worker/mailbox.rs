@@ -51,6 +51,9 @@ pub enum Job {
     Stop,
 }
 
+/// Bytes of frames above which publishers are told to come back later.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+
 /// Bounded for what publishers send; the bookkeeping jobs of connections always fit.
 #[derive(Debug)]
 pub struct Mailbox {
@@ -63,6 +66,8 @@ pub struct Mailbox {
 #[derive(Debug, Default)]
 struct Queue {
     jobs: Vec<Job>,
+    /// Of the frames in `jobs`.
+    bytes: usize,
     /// Publishers that have more to come: the worker is not woken until they are done.
     holds: u32,
 }
@@ -74,12 +79,16 @@ impl Mailbox {
 
     /// False when publishers should be refused until the worker has caught up.
     pub fn has_room(&self) -> bool {
-        lock(&self.queue).jobs.len() < self.capacity
+        let queue = lock(&self.queue);
+        queue.jobs.len() < self.capacity && queue.bytes < MAX_BYTES
     }
 
     pub fn push(&self, job: Job) {
         let wakes = {
             let mut queue = lock(&self.queue);
+            if let Job::Deliver(delivery) = &job {
+                queue.bytes += delivery.frame.len();
+            }
             queue.jobs.push(job);
             queue.jobs.len() == 1 && queue.holds == 0
         };
@@ -95,7 +104,9 @@ impl Mailbox {
 
     /// Swaps all waiting jobs into the empty `into`.
     pub fn take(&self, into: &mut Vec<Job>) {
-        std::mem::swap(&mut lock(&self.queue).jobs, into);
+        let mut queue = lock(&self.queue);
+        queue.bytes = 0;
+        std::mem::swap(&mut queue.jobs, into);
     }
 }
 
@@ -117,7 +128,8 @@ impl Drop for Hold<'_> {
             let wakes = {
                 let mut queue = lock(&mailbox.queue);
                 queue.holds -= 1;
-                queue.holds == 0 && !queue.jobs.is_empty()
+                // Also while others hold: with many workers somebody always does.
+                !queue.jobs.is_empty()
             };
             if wakes {
                 mailbox.filled.notify_one();

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use tidewire_protocol::error::CloseCode;
 use tidewire_protocol::server_message;
 use tidewire_protocol::socket_id::SocketId;
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 
 use self::mailbox::Mailbox;
 use self::state::{Goodbye, State};
@@ -38,6 +38,8 @@ pub struct Worker {
     read_buffer: RefCell<Box<[u8]>>,
     /// Connections between their HTTP request and their first frame.
     handshakes: Cell<usize>,
+    /// Connections that were refused and have not hung up.
+    refusals: Cell<usize>,
 }
 
 /// Runs a worker on this thread until it is told to stop.
@@ -51,14 +53,20 @@ pub fn run(id: usize, node: Arc<Node>, listeners: Vec<TcpListener>) -> std::io::
             node,
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
             handshakes: Cell::new(0),
+            refusals: Cell::new(0),
         });
+        let mut endless = JoinSet::new();
         for listener in listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            tokio::task::spawn_local(accept::accept(Rc::clone(&worker), listener));
+            endless.spawn_local(accept::accept(Rc::clone(&worker), listener));
         }
-        tokio::task::spawn_local(sweep::sweep(Rc::clone(&worker)));
-        worker.deliver_mail().await;
-        Ok(())
+        endless.spawn_local(sweep::sweep(Rc::clone(&worker)));
+        tokio::select! {
+            () = worker.deliver_mail() => Ok(()),
+            Some(ended) = endless.join_next() => {
+                Err(std::io::Error::other(format!("a task that never ends has ended: {ended:?}")))
+            }
+        }
     });
     // Dropping the tasks closes every socket.
     drop(local);
@@ -79,17 +87,19 @@ impl Worker {
     }
 
     /// A place among the handshakes under way, until it is dropped; `None` when all are taken.
-    pub fn begin_handshake(self: &Rc<Self>) -> Option<HandshakePlace> {
-        if self.handshakes.get() >= self.node.config.max_handshakes {
-            return None;
-        }
-        self.handshakes.set(self.handshakes.get() + 1);
-        self.node.begin_handshake();
-        Some(HandshakePlace(Rc::clone(self)))
+    pub fn begin_handshake(self: &Rc<Self>) -> Option<Place> {
+        Place::take(self, |worker| &worker.handshakes)
+    }
+
+    /// A place among the refused clients that may take their time to read why; there are as many.
+    pub fn begin_refusal(self: &Rc<Self>) -> Option<Place> {
+        Place::take(self, |worker| &worker.refusals)
     }
 
     /// Takes over an accepted client and greets it. `early` is what it sent along with its handshake.
     pub fn admit(self: &Rc<Self>, stream: Stream, early: &[u8], app: Arc<App>, client: Client) {
+        // A WebSocket may take its time: its bounds are the outbox and the server's pings.
+        stream.lift_write_timeout();
         let socket_id = new_socket_id();
         let settings = app.settings();
         let limits = &settings.limits;
@@ -161,12 +171,28 @@ fn new_socket_id() -> SocketId {
     }
 }
 
-/// Counts a handshake until it is over.
-pub struct HandshakePlace(Rc<Worker>);
+/// Counts a client that is neither greeted nor gone, until it is dropped.
+pub struct Place {
+    worker: Rc<Worker>,
+    counter: fn(&Worker) -> &Cell<usize>,
+}
 
-impl Drop for HandshakePlace {
+impl Place {
+    fn take(worker: &Rc<Worker>, counter: fn(&Worker) -> &Cell<usize>) -> Option<Self> {
+        let taken = counter(worker).get();
+        if taken >= worker.node.config.max_handshakes {
+            return None;
+        }
+        counter(worker).set(taken + 1);
+        worker.node.begin_handshake();
+        Some(Self { worker: Rc::clone(worker), counter })
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.handshakes.set(self.0.handshakes.get() - 1);
-        self.0.node.end_handshake();
+        let counter = (self.counter)(&self.worker);
+        counter.set(counter.get() - 1);
+        self.worker.node.end_handshake();
     }
 }

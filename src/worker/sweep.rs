@@ -12,24 +12,25 @@ use super::state::{Goodbye, NEVER_IDLE, State};
 use crate::connection::Phase;
 
 const PERIOD: Duration = Duration::from_secs(1);
+/// Between two looks at every channel for cache entries to drop; expired ones are not served meanwhile.
+const CACHE_EXPIRY_PERIOD_MS: u64 = 10_000;
 
 /// Sweeps once a second, or when a test has moved the clock.
 pub async fn sweep(worker: Rc<Worker>) {
+    let mut next_expiry_ms = 0;
     loop {
         worker.node.clock.tick(PERIOD).await;
         worker.state().sweep();
+        // The parts that all workers share; one of them does it.
         if worker.id == 0 {
-            sweep_apps(&worker);
+            let now_ms = worker.node.clock.now_ms();
+            let apps = worker.node.apps.all();
+            apps.iter().for_each(|app| app.channels.flush_counts(now_ms));
+            if now_ms >= next_expiry_ms {
+                apps.iter().for_each(|app| app.channels.expire_cache(now_ms));
+                next_expiry_ms = now_ms + CACHE_EXPIRY_PERIOD_MS;
+            }
         }
-    }
-}
-
-/// The parts that all workers share; one of them does it.
-fn sweep_apps(worker: &Worker) {
-    let now_ms = worker.node.clock.now_ms();
-    for app in worker.node.apps.all() {
-        app.channels.flush_counts(now_ms);
-        app.channels.expire_cache(now_ms);
     }
 }
 

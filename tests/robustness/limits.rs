@@ -157,3 +157,13 @@ async fn stopping_the_server_ends_every_connection() {
     drop(server);
     assert!(matches!(client.next_frame().await, Frame::Eof | Frame::Close(..)));
 }
+
+#[tokio::test]
+async fn refused_clients_that_do_not_hang_up_leave_room_for_others() {
+    let server = TestServer::with_config(|config| config.server.max_handshakes = 1);
+    let mut lingering = Vec::new();
+    for _ in 0..6 {
+        lingering.push(server.upgrade("/app/nobody?protocol=7").await.upgraded());
+    }
+    server.connect().await.subscribe("news").await;
+}

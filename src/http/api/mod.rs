@@ -42,15 +42,22 @@ where
             return Err(refusal);
         }
     };
-    let body = body::read(body, &head.headers, max_bytes).await?;
-    let request = claim.verify(SignedRequest {
+    let signed = claim.verify_head(SignedRequest {
         method: head.method.as_str(),
         path,
         raw_path: head.uri.path(),
         prefix: &node.config.path_prefix,
-        body: &body,
         now_unix_seconds: node.clock.unix_seconds(),
-    })?;
+    });
+    let signed = match signed {
+        Ok(signed) => signed,
+        Err(refusal) => {
+            body::discard(body, &head.headers, max_bytes).await;
+            return Err(refusal);
+        }
+    };
+    let body = body::read(body, &head.headers, max_bytes).await?;
+    let request = signed.verify(&body)?;
     match call {
         Call::Trigger => publish::trigger(node, request.read_trigger(&body)?),
         Call::Batch => publish::batch(node, request.read_batch(&body)?),

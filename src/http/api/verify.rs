@@ -31,7 +31,6 @@ pub struct SignedRequest<'r> {
     /// As it was sent.
     pub raw_path: &'r str,
     pub prefix: &'r str,
-    pub body: &'r [u8],
     pub now_unix_seconds: i64,
 }
 
@@ -59,14 +58,15 @@ impl<'r> Claim<'r> {
         }
     }
 
-    /// Checks version, time, body and signature, rows 6 to 11 of 4.4.
-    pub fn verify(&self, request: SignedRequest<'_>) -> Result<Verified<'_>, Refusal> {
+    /// Checks version, time and signature, rows 6 to 8 and 10 of 4.4: before the body is read, so that nobody else
+    /// than the holder of the secret makes the server keep one. The rest is in [`Signed::verify`].
+    pub fn verify_head(&self, request: SignedRequest<'_>) -> Result<Signed<'_>, Refusal> {
         let settings = self.app.settings();
         // A reload may have taken the key away while the body was read.
         let key = settings.signing_key(self.auth_key).ok_or_else(|| refuse(&AuthFailure::KeyUnknown))?;
         let check = |path: &str| {
-            let SignedRequest { method, body, now_unix_seconds, .. } = request;
-            http_auth::verify(method, path, self.query, body, key, now_unix_seconds)
+            let SignedRequest { method, now_unix_seconds, .. } = request;
+            http_auth::verify_head(method, path, self.query, key, now_unix_seconds)
         };
         if let Err(failure) = check(request.path) {
             let is_signature = matches!(failure, AuthFailure::Signature { .. });
@@ -74,10 +74,26 @@ impl<'r> Claim<'r> {
                 return Err(refuse(&failure));
             }
         }
+        Ok(Signed { app: &self.app, settings, query: self.query })
+    }
+}
+
+/// A request whose head is signed; its body may still be another.
+#[derive(Debug)]
+pub struct Signed<'r> {
+    app: &'r App,
+    settings: Guard<Arc<Settings>>,
+    query: &'r ApiQuery<'r>,
+}
+
+impl<'r> Signed<'r> {
+    /// Checks the body and that the app is in use, rows 9 and 11 of 4.4.
+    pub fn verify(self, body: &[u8]) -> Result<Verified<'r>, Refusal> {
+        http_auth::verify_body(self.query, body).map_err(|failure| refuse(&failure))?;
         if !self.app.is_enabled() {
             return Err(Refusal::new(StatusCode::FORBIDDEN, format!("App {} is disabled", self.app.id)));
         }
-        Ok(Verified { app: &self.app, settings, query: self.query, input: () })
+        Ok(Verified { app: self.app, settings: self.settings, query: self.query, input: () })
     }
 }
 
