@@ -86,8 +86,10 @@ fuzz-smoke: ## Fuzz every parser for 20 s (SECONDS_EACH), on the stable toolchai
 
 # ---- measure
 
-bench: release ## The benchmarks of BENCHMARKS.md, about ten minutes on an idle machine
-	cargo run --release --locked --package tidewire-bench -- suite --server-bin '$(TIDEWIRE)' $(ARGS)
+BENCH = cargo run --release --locked --package tidewire-bench -- suite --server-bin '$(TIDEWIRE)'
 
-bench-quick: ## The same with fewer connections and rounds, about a minute
-	@$(MAKE) bench ARGS='--quick $(ARGS)'
+bench: release ## The benchmarks, about ten minutes on an idle machine; the table is kept in BENCHMARKS.md
+	$(BENCH) --report $(ARGS)
+
+bench-quick: release ## The same with fewer connections and rounds, about two minutes; nothing is kept
+	$(BENCH) --quick $(ARGS)
