@@ -26,7 +26,7 @@ const HOMES: [(&str, &[&str]); 21] = [
     ("schemars::", &["config/"]),
     ("ipnet::", &["config/"]),
     ("serde_path_to_error::", &["config/"]),
-    // Errors that are shown to a person: at start-up, and in the log line of a lost HTTP connection.
+    // Errors that are shown to a person.
     ("anyhow::", &["server.rs", "tls.rs", "cli/", "main.rs"]),
     // Names of files: wherever these stores are implemented.
     ("redis::", &["redis.rs"]),

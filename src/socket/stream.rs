@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use rustix::net::SendFlags;
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -26,7 +25,7 @@ impl Stream {
         };
         // A socket that is broken already is noticed soon enough.
         #[cfg(target_os = "linux")]
-        let _ = SockRef::from(stream).set_tcp_user_timeout(None);
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, 0);
     }
 
     /// Writes what is taken at once. `WouldBlock` when that is nothing.
