@@ -1,12 +1,13 @@
 //! The mailbox becomes writes: all that waits for a channel goes out as one write per subscriber.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use tidewire_protocol::error::{CloseCode, TERMINATED_BY_APP};
 
 use super::mailbox::{Audience, ConnectionRef, Delivery, Job};
-use super::state::{Goodbye, State};
+use super::state::{ById, Goodbye, State};
 use super::{Worker, drain};
 use crate::connection::{Connection, Library};
 use crate::socket::Sent;
@@ -47,7 +48,7 @@ impl Worker {
 
     /// Writes and forgets the deliveries, channel by channel; each channel's stay in their order.
     async fn deliver(&self, deliveries: &mut Vec<Delivery>) {
-        deliveries.sort_by_key(|delivery| delivery.channel);
+        group_by_channel(deliveries);
         let channels = deliveries.chunk_by(|one, next| one.channel == next.channel);
         for batch in channels.flat_map(|channel| channel.chunks(MAX_JOINED)).map(Batch::new) {
             let mut next = usize::MAX;
@@ -73,6 +74,20 @@ impl Worker {
         if state.connection_mut(connection.slot, connection.generation).is_some() {
             state.close(connection.slot, Goodbye::explained(CloseCode::Unauthorized, TERMINATED_BY_APP));
         }
+    }
+}
+
+/// Brings the deliveries of each channel together. Channels stay in the order in which each came first, so that
+/// somebody in two channels gets two events as they were published.
+fn group_by_channel(deliveries: &mut [Delivery]) {
+    let [_, _, ..] = deliveries else { return };
+    let mut ranks: HashMap<u64, usize, ById> = HashMap::default();
+    for delivery in deliveries.iter() {
+        let next = ranks.len();
+        ranks.entry(delivery.channel).or_insert(next);
+    }
+    if ranks.len() > 1 {
+        deliveries.sort_by_key(|delivery| ranks.get(&delivery.channel).copied());
     }
 }
 
@@ -162,5 +177,26 @@ impl Delivery {
     fn is_for(&self, connection: &Connection) -> bool {
         self.except != Some(connection.socket_id)
             && (self.audience == Audience::Everyone || connection.client.library != Library::Java)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_stay_in_the_order_in_which_each_came_first() {
+        let delivery = |channel, sequence| Delivery {
+            channel,
+            sequence,
+            frame: Bytes::new(),
+            except: None,
+            audience: Audience::Everyone,
+        };
+        let mut deliveries =
+            vec![delivery(9, 1), delivery(2, 1), delivery(9, 2), delivery(5, 1), delivery(2, 2)];
+        group_by_channel(&mut deliveries);
+        let order: Vec<_> = deliveries.iter().map(|d| (d.channel, d.sequence)).collect();
+        assert_eq!(order, [(9, 1), (9, 2), (2, 1), (2, 2), (5, 1)]);
     }
 }

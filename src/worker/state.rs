@@ -26,7 +26,7 @@ pub struct State {
     connections: Slab<Connection>,
     /// Seconds of the clock at which each slot last received something; packed for the sweep.
     pub last_seen: Vec<u32>,
-    channels: HashMap<u64, Subscribers, BuildHasherDefault<IdHasher>>,
+    channels: HashMap<u64, Subscribers, ById>,
     /// Closed connections and when their grace ends, in that order.
     pub closing: VecDeque<(u32, ConnectionRef)>,
     /// Connections that have to be authorised by a time (2.16), of apps that demand it.
@@ -312,7 +312,10 @@ impl State {
 
 /// Channel ids are counted up: they are their own hash, spread so that hashbrown's top bits differ.
 #[derive(Default)]
-struct IdHasher(u64);
+pub struct IdHasher(u64);
+
+/// Builds the hasher of maps by channel id.
+pub type ById = BuildHasherDefault<IdHasher>;
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
