@@ -87,9 +87,7 @@ impl Socket {
         let outbox = match &mut self.outbox {
             Some(outbox) => outbox,
             none => {
-                if let Some(waker) = &self.waker {
-                    waker.wake_by_ref();
-                }
+                wake(self.waker.as_ref());
                 none.insert(Box::default())
             }
         };
@@ -126,9 +124,7 @@ impl Socket {
 
     /// Gives the task of [`poll_flush`](Self::poll_flush) a turn.
     pub fn wake(&self) {
-        if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
-        }
+        wake(self.waker.as_ref());
     }
 
     /// Writes what waits. Its task is woken whenever something begins to wait.
@@ -161,6 +157,10 @@ fn is_hang_up(error: &io::Error) -> bool {
 /// Writes what the kernel takes right now. The task is woken because this poll took its place as the one to wake.
 fn flush_now(stream: &mut Stream, outbox: &mut Outbox, task: Option<&Waker>) {
     let _ = poll_write_all(stream, outbox, &mut Context::from_waker(Waker::noop()));
+    wake(task);
+}
+
+fn wake(task: Option<&Waker>) {
     if let Some(task) = task {
         task.wake_by_ref();
     }

@@ -127,10 +127,6 @@ impl State {
         &mut self.connections[slot as usize]
     }
 
-    pub fn get(&self, slot: usize) -> Option<&Connection> {
-        self.connections.get(slot)
-    }
-
     pub fn connections(&self) -> impl Iterator<Item = (u32, &Connection)> {
         #[allow(clippy::cast_possible_truncation, reason = "slots fit, see `insert`")]
         self.connections.iter().map(|(slot, connection)| (slot as u32, connection))
@@ -139,10 +135,6 @@ impl State {
     pub fn reference(&self, slot: u32) -> ConnectionRef {
         let generation = self.connections[slot as usize].generation;
         ConnectionRef { worker: self.worker as u32, slot, generation }
-    }
-
-    pub fn subscribers_mut(&mut self, channel: u64) -> Option<&mut Subscribers> {
-        self.channels.get_mut(&channel)
     }
 
     /// The parts that a delivery needs at the same time.
