@@ -2,7 +2,7 @@
 
 use tidewire_protocol::frame::{
     Assembler, Frame, FrameError, MAX_CONTROL_PAYLOAD_BYTES, Message, OpCode, Parsed, encode_close,
-    encode_ping, encode_pong, encode_text, parse_frame,
+    encode_ping, encode_pong, encode_text, parse_frame, text_of,
 };
 
 /// Small, so that the fuzzer finds its way over it.
@@ -101,6 +101,7 @@ fn round_trip(payload: &[u8]) {
     let text = String::from_utf8_lossy(payload);
     let control = &payload[..payload.len().min(MAX_CONTROL_PAYLOAD_BYTES)];
     assert_eq!(read_back(&encode_text(&text), OpCode::Text), text.as_bytes());
+    assert_eq!(text_of(&encode_text(&text)), text);
     assert_eq!(read_back(&encode_ping(control), OpCode::Ping), control);
     assert_eq!(read_back(&encode_pong(control), OpCode::Pong), control);
     let close = read_back(&encode_close(4200, &text), OpCode::Close);

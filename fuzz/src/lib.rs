@@ -6,6 +6,8 @@
 pub mod channel_name;
 pub mod frame;
 pub mod message;
+pub mod position;
+pub mod replay_request;
 pub mod rest;
 pub mod signature;
 

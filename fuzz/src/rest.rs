@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use tidewire_protocol::channel_name::USER_CHANNEL_PREFIX;
+use tidewire_protocol::http_api::MAX_IDEMPOTENCY_KEY_LENGTH;
 use tidewire_protocol::{ApiError, ApiQuery, Batch, Info, Trigger, TriggerLimits};
 
 use crate::message::check_data;
@@ -52,6 +53,8 @@ fn check_trigger(trigger: &Trigger<'_>) {
     // Of a user channel only the id counts.
     let measured = |name: &str| name.strip_prefix(USER_CHANNEL_PREFIX).unwrap_or(name).len();
     assert!(distinct.iter().all(|name| measured(name) <= LIMITS.max_channel_name_length));
+    let key_length = trigger.idempotency_key.as_ref().map(|key| key.chars().count());
+    assert!(key_length.is_none_or(|length| (1..=MAX_IDEMPOTENCY_KEY_LENGTH).contains(&length)));
     assert!(trigger.data.is_valid_text());
     assert!(trigger.data.decoded_len() <= LIMITS.max_event_bytes);
     for channel in &trigger.channels {

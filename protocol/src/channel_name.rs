@@ -6,6 +6,8 @@ use std::ops::Deref;
 
 /// Prefix of the channel that belongs to one signed-in user; the only name with a `#` (2.6).
 pub const USER_CHANNEL_PREFIX: &str = "#server-to-user-";
+/// Prefix of a channel whose data only its clients can read (2.10).
+pub const ENCRYPTED_CHANNEL_PREFIX: &str = "private-encrypted-";
 
 /// Who may subscribe to a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,7 +31,7 @@ impl Access {
         if name.starts_with(USER_CHANNEL_PREFIX) {
             return (Self::User, false);
         }
-        let (access, rest) = if let Some(rest) = name.strip_prefix("private-encrypted-") {
+        let (access, rest) = if let Some(rest) = name.strip_prefix(ENCRYPTED_CHANNEL_PREFIX) {
             (Self::Encrypted, rest)
         } else if let Some(rest) = name.strip_prefix("private-") {
             (Self::Private, rest)

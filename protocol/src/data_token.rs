@@ -26,6 +26,13 @@ impl DataToken<'static> {
 }
 
 impl<'a> DataToken<'a> {
+    /// A token that comes back from the log, where [`as_json`](Self::as_json) went. It is not read again; what
+    /// cannot be one is quoted, or the frame around it would be no JSON.
+    pub fn from_stored(token: &'a str) -> Self {
+        let is_quoted = token.len() >= 2 && token.starts_with('"') && token.ends_with('"');
+        if is_quoted { Self(Cow::Borrowed(token)) } else { DataToken::from_text(token) }
+    }
+
     /// `None` when the value is no JSON string.
     pub fn from_string_token(raw: &'a RawValue) -> Option<Self> {
         json::is_string(raw).then(|| Self(Cow::Borrowed(raw.get())))
@@ -138,6 +145,18 @@ mod tests {
         assert_eq!(token("12").as_json(), r#""12""#);
         assert_eq!(token("null").as_json(), r#""null""#);
         assert!(DataToken::from_string_token(raw("12")).is_none());
+    }
+
+    #[test]
+    fn a_stored_token_is_the_one_that_went_into_the_log() {
+        for json in [r#""""#, r#""<\/a>\u0041""#] {
+            let stored = token(json).as_json().to_owned();
+            assert_eq!(DataToken::from_stored(&stored), token(json));
+        }
+        // Nothing writes these; the frame around them is JSON all the same.
+        for (stored, json) in [("", r#""""#), ("\"", r#""\"""#), ("{}", r#""{}""#), ("\"x", r#""\"x""#)] {
+            assert_eq!(DataToken::from_stored(stored).as_json(), json);
+        }
     }
 
     #[test]

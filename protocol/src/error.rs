@@ -3,7 +3,8 @@
 //! Three kinds: a [`Rejection`] ends a connection before it is established, a [`CloseCode`] ends one at any
 //! time, a [`Refusal`] answers one request and leaves the connection open.
 
-use crate::{MemberError, MessageError, NameError, UserDataError};
+use crate::replay::Reason;
+use crate::{MemberError, MessageError, NameError, OverridesError, ReplayError, UserDataError};
 
 /// What stock clients do after a close code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +172,19 @@ pub enum Refusal<'a> {
     #[error("{channel} is reserved for the connections signed in as its user")]
     NotThatUser { channel: &'a str },
 
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    #[error("Invalid channel_data: {0}")]
+    Overrides(#[from] OverridesError),
+    #[error("replay.rewind.count of {count} exceeds the allowed maximum ({max_messages} messages)")]
+    RewindCount { count: u64, max_messages: u64 },
+    #[error("replay.rewind.seconds of {seconds} exceeds the window of {channel} ({window_seconds} seconds)")]
+    RewindSeconds { channel: &'a str, seconds: u64, window_seconds: u64 },
+    #[error("Messages of {channel} cannot be replayed from there: {}", reason.meaning())]
+    ReplayGone { channel: &'a str, reason: Reason },
+    #[error("Messages of {channel} cannot be replayed for the moment, subscribe again later")]
+    ReplayUnavailable { channel: &'a str },
+
     #[error("Auth value for signin is invalid: should be of format 'key:signature'")]
     SignInFormat,
     #[error("Invalid key in signin auth data: '{key}'")]
@@ -218,6 +232,11 @@ impl Refusal<'_> {
             | Self::MemberRequired { .. }
             | Self::NotThatUser { .. } => ("AuthError", 401),
             Self::TooManyMembers { .. } | Self::TooManySubscriptions { .. } => ("LimitReached", 403),
+            Self::Replay(_) | Self::Overrides(_) | Self::RewindCount { .. } | Self::RewindSeconds { .. } => {
+                ("ReplayInvalid", 400)
+            }
+            Self::ReplayGone { .. } => ("ReplayGone", 410),
+            Self::ReplayUnavailable { .. } => ("ReplayUnavailable", 503),
             _ => ("InvalidRequest", 400),
         }
     }
@@ -266,6 +285,49 @@ mod tests {
             (Refusal::AlreadySubscribed { channel: "news" }, "Existing subscription to channel news"),
         ] {
             assert_eq!(refusal.to_string(), text);
+            assert_eq!(refusal.code(), None);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_replayed_is_told_with_its_type_and_why() {
+        let gone = Refusal::ReplayGone { channel: "news", reason: Reason::Expired };
+        let count = Refusal::RewindCount { count: 20_000, max_messages: 10_000 };
+        let seconds = Refusal::RewindSeconds { channel: "news", seconds: 90_000, window_seconds: 86_400 };
+        for (refusal, answer, text) in [
+            (
+                Refusal::from(ReplayError::Version),
+                ("ReplayInvalid", 400),
+                "replay.v must be 1, the only version this server speaks",
+            ),
+            (
+                Refusal::from(OverridesError::History),
+                ("ReplayInvalid", 400),
+                "Invalid channel_data: replay.history must be true or false",
+            ),
+            (
+                count,
+                ("ReplayInvalid", 400),
+                "replay.rewind.count of 20000 exceeds the allowed maximum (10000 messages)",
+            ),
+            (
+                seconds,
+                ("ReplayInvalid", 400),
+                "replay.rewind.seconds of 90000 exceeds the window of news (86400 seconds)",
+            ),
+            (
+                gone,
+                ("ReplayGone", 410),
+                "Messages of news cannot be replayed from there: they are not kept any more",
+            ),
+            (
+                Refusal::ReplayUnavailable { channel: "news" },
+                ("ReplayUnavailable", 503),
+                "Messages of news cannot be replayed for the moment, subscribe again later",
+            ),
+        ] {
+            assert_eq!(refusal.to_string(), text);
+            assert_eq!(refusal.subscription_error(), answer);
             assert_eq!(refusal.code(), None);
         }
     }

@@ -332,6 +332,16 @@ pub fn encode_text(payload: &str) -> Bytes {
     encode(OpCode::Text, payload.as_bytes())
 }
 
+/// The text of a frame as [`encode_text`] made it; empty for bytes that it never makes.
+pub fn text_of(frame: &[u8]) -> &str {
+    let header = match frame.get(1) {
+        Some(127) => 10,
+        Some(126) => 4,
+        _ => 2,
+    };
+    frame.get(header..).and_then(|payload| std::str::from_utf8(payload).ok()).unwrap_or_default()
+}
+
 pub fn encode_binary(payload: &[u8]) -> Bytes {
     encode(OpCode::Binary, payload)
 }

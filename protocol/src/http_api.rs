@@ -10,10 +10,14 @@ use serde_json::value::RawValue;
 use crate::http_auth::ApiQuery;
 use crate::{DataToken, SocketId, ValidChannel, json};
 
+pub use crate::history::{HistoryCursor, HistoryDirection, HistoryQuery};
+
 /// Names that belong to the protocol; publishers may not use them (2.6).
 const RESERVED_EVENT_PREFIXES: [&str; 2] = ["pusher:", "pusher_internal:"];
 /// Characters of a wrong name that are repeated to the publisher.
 const MAX_ECHOED_CHARACTERS: usize = 200;
+/// Characters of an idempotency key.
+pub const MAX_IDEMPOTENCY_KEY_LENGTH: usize = 128;
 
 /// The limits of one app that a publish request is held to.
 #[derive(Clone, Copy, Debug)]
@@ -55,32 +59,52 @@ pub struct Trigger<'a> {
     /// The connection to leave out. An id that no connection carries is absent.
     pub socket_id: Option<SocketId>,
     pub info: Info,
+    /// Makes the event once only, however often the request is repeated. Subscribers see it as the event's id.
+    pub idempotency_key: Option<Cow<'a, str>>,
 }
 
 impl<'a> Trigger<'a> {
     /// Reads the body of `POST /apps/{id}/events`.
     pub fn parse(body: &'a [u8], limits: &TriggerLimits) -> Result<Self, ApiError> {
         let body = utf8_body(body)?;
-        let [name, data, channels, channel, socket_id, info] =
-            members(body, ["name", "data", "channels", "channel", "socket_id", "info"])?;
+        const NAMES: [&str; 7] =
+            ["name", "data", "channels", "channel", "socket_id", "info", "idempotency_key"];
+        let [name, data, channels, channel, socket_id, info, key] = members(body, NAMES)?;
         let name = event_name(name, limits)?;
         // PHP sends `channel` for a single one. `channels` wins where both are there.
         let channels = match channels {
             Some(channels) => channel_list(channels, &name, limits)?,
             None => vec![one_channel(channel, "channels", limits)?],
         };
-        let data = event_data(data, &name, &channels, limits)?;
-        Ok(Self { name, data, channels, socket_id: excluded_socket(socket_id)?, info: optional_info(info)? })
+        Self::assemble(name, data, channels, [socket_id, info, key], limits)
     }
 
     /// One item of a batch: as a trigger, with exactly one channel.
     fn parse_item(item: &'a RawValue, limits: &TriggerLimits) -> Result<Self, ApiError> {
-        let [name, data, channel, socket_id, info] =
-            members(item.get(), ["name", "data", "channel", "socket_id", "info"])?;
+        let [name, data, channel, socket_id, info, key] =
+            members(item.get(), ["name", "data", "channel", "socket_id", "info", "idempotency_key"])?;
         let name = event_name(name, limits)?;
         let channels = vec![one_channel(channel, "channel", limits)?];
+        Self::assemble(name, data, channels, [socket_id, info, key], limits)
+    }
+
+    /// What is read alike of triggers and of the items of a batch.
+    fn assemble(
+        name: Cow<'a, str>,
+        data: Option<&'a RawValue>,
+        channels: Vec<ValidChannel<'a>>,
+        [socket_id, info, key]: [Option<&'a RawValue>; 3],
+        limits: &TriggerLimits,
+    ) -> Result<Self, ApiError> {
         let data = event_data(data, &name, &channels, limits)?;
-        Ok(Self { name, data, channels, socket_id: excluded_socket(socket_id)?, info: optional_info(info)? })
+        Ok(Self {
+            name,
+            data,
+            channels,
+            socket_id: excluded_socket(socket_id)?,
+            info: optional_info(info)?,
+            idempotency_key: idempotency_key(key)?,
+        })
     }
 
     /// The publish call of 2012: the body is the data, the rest stands in the path and the query (4.9).
@@ -102,6 +126,7 @@ impl<'a> Trigger<'a> {
             channels,
             socket_id: socket_id.map(parse_socket).transpose()?.flatten(),
             info: Info::default(),
+            idempotency_key: None,
         })
     }
 }
@@ -145,6 +170,7 @@ pub struct Info {
     pub user_count: bool,
     pub subscription_count: bool,
     pub cache: bool,
+    pub position: bool,
 }
 
 impl Info {
@@ -156,9 +182,10 @@ impl Info {
                 "user_count" => info.user_count = true,
                 "subscription_count" => info.subscription_count = true,
                 "cache" => info.cache = true,
+                "position" => info.position = true,
                 unknown => {
                     return Err(ApiError::bad_request(format!(
-                        "info should be a comma separated list of attributes (user_count, subscription_count, cache); \
+                        "info should be a comma separated list of attributes (user_count, subscription_count, cache, position); \
                          '{}' is none of them",
                         shortened(unknown)
                     )));
@@ -319,11 +346,29 @@ fn parse_socket(text: &str) -> Result<Option<SocketId>, ApiError> {
     SocketId::parse(text).map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
+fn idempotency_key<'a>(raw: Option<&'a RawValue>) -> Result<Option<Cow<'a, str>>, ApiError> {
+    let Some(raw) = raw else { return Ok(None) };
+    let key = text(raw, "idempotency_key")?;
+    check_idempotency_key(&key)?;
+    Ok(Some(key))
+}
+
+/// Holds a key to its length, also one that comes in a header.
+pub fn check_idempotency_key(key: &str) -> Result<(), ApiError> {
+    let length = key.chars().count();
+    if (1..=MAX_IDEMPOTENCY_KEY_LENGTH).contains(&length) {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "Invalid idempotency_key: {length} characters where 1 to {MAX_IDEMPOTENCY_KEY_LENGTH} are expected"
+    )))
+}
+
 fn optional_info(raw: Option<&RawValue>) -> Result<Info, ApiError> {
     raw.map_or(Ok(Info::default()), |raw| Info::parse(&text(raw, "info")?))
 }
 
-fn shortened(text: &str) -> Cow<'_, str> {
+pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(MAX_ECHOED_CHARACTERS) {
         Some((end, _)) => format!("{}…", &text[..end]).into(),
         None => text.into(),

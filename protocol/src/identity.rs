@@ -9,6 +9,10 @@ use serde_json::value::RawValue;
 use crate::channel_name::check_characters;
 use crate::json;
 
+mod overrides;
+
+pub use overrides::{ConnectionOverrides, Overrides, OverridesError};
+
 /// Characters of a signed-in user's id, as the server SDKs check it (2.6).
 pub const MAX_SIGNED_IN_ID_LENGTH: usize = 200;
 
@@ -97,12 +101,14 @@ pub struct UserData {
     pub watchlist: Vec<Box<str>>,
     /// More ids were sent than are watched: to be told with 4302.
     pub watchlist_truncated: bool,
+    pub replay: ConnectionOverrides,
 }
 
 impl UserData {
     pub fn parse(user_data: &str, max_watchlist: usize) -> Result<Self, UserDataError> {
-        let [id, user_info, watchlist] = json::present_members(user_data, ["id", "user_info", "watchlist"])
-            .map_err(|_| UserDataError::NotAnObject)?;
+        let [id, user_info, watchlist, replay] =
+            json::present_members(user_data, ["id", "user_info", "watchlist", "replay"])
+                .map_err(|_| UserDataError::NotAnObject)?;
         let id = id.and_then(json::text).filter(|id| !id.is_empty()).ok_or(UserDataError::IdMissing)?;
         if check_characters(&id).is_err() || id.len() > MAX_SIGNED_IN_ID_LENGTH {
             return Err(UserDataError::IdInvalid);
@@ -113,6 +119,7 @@ impl UserData {
             user_info: user_info.map(ToOwned::to_owned),
             watchlist_truncated: watchlist.len() > max_watchlist,
             watchlist: watchlist.into_iter().take(max_watchlist).collect(),
+            replay: replay.map(ConnectionOverrides::parse).transpose()?.unwrap_or_default(),
         })
     }
 }
@@ -146,6 +153,8 @@ pub enum UserDataError {
     IdInvalid,
     #[error("Invalid user_data: watchlist must be an array of user ids")]
     WatchlistInvalid,
+    #[error("Invalid user_data: {0}")]
+    Replay(#[from] OverridesError),
 }
 
 #[cfg(test)]

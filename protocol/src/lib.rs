@@ -7,13 +7,17 @@
 pub mod auth;
 pub mod channel_name;
 pub mod data_token;
+mod duration;
 pub mod error;
 pub mod frame;
+pub mod history;
 pub mod http_api;
 pub mod http_auth;
 pub mod identity;
 mod json;
 pub mod message;
+pub mod position;
+pub mod replay;
 pub mod server_message;
 pub mod socket_id;
 
@@ -23,6 +27,11 @@ pub use data_token::DataToken;
 pub use error::{CloseCode, NoticeCode, Refusal, Rejection, Retry};
 pub use http_api::{ApiError, Batch, Info, Trigger, TriggerLimits};
 pub use http_auth::{ApiQuery, AuthFailure};
-pub use identity::{Member, MemberError, MemberLimits, UserData, UserDataError};
+pub use identity::{
+    ConnectionOverrides, Member, MemberError, MemberLimits, Overrides, OverridesError, UserData,
+    UserDataError,
+};
 pub use message::{ClientMessage, MessageError, Subscribe};
+pub use position::{Epoch, Position};
+pub use replay::{ReplayError, ReplayRequest};
 pub use socket_id::{InvalidSocketId, SocketId};

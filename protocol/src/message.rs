@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use crate::json;
+use crate::replay::{ReplayError, ReplayRequest};
 
 /// Prefix of the events that clients may send to each other (2.8).
 pub const CLIENT_EVENT_PREFIX: &str = "client-";
@@ -40,6 +41,35 @@ pub struct Subscribe<'a> {
     pub channel: Cow<'a, str>,
     pub auth: Option<Cow<'a, str>>,
     pub channel_data: Option<Cow<'a, str>>,
+    /// What it asks of the log. A member that cannot be read is kept as an error: it is told apart from a
+    /// subscription that asks for nothing, and told in the name of its channel.
+    pub replay: Option<Result<ReplayRequest, ReplayError>>,
+}
+
+impl<'a> Subscribe<'a> {
+    fn parse(object: &'a str) -> Result<Self, MessageError> {
+        let [channel, auth, channel_data, replay] =
+            json::present_members(object, ["channel", "auth", "channel_data", "replay"])
+                .map_err(|_| missing_argument("channel"))?;
+        let filled = |raw: Option<&'a RawValue>| raw.and_then(json::text).filter(|text| !text.is_empty());
+        Ok(Self {
+            channel: channel.and_then(json::text).ok_or(missing_argument("channel"))?,
+            auth: filled(auth),
+            channel_data: filled(channel_data),
+            replay: replay.map(ReplayRequest::parse),
+        })
+    }
+
+    /// The same, for a subscription that has to wait.
+    pub fn into_owned(self) -> Subscribe<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        Subscribe {
+            channel: owned(self.channel),
+            auth: self.auth.map(owned),
+            channel_data: self.channel_data.map(owned),
+            replay: self.replay,
+        }
+    }
 }
 
 impl<'a> ClientMessage<'a> {
@@ -107,12 +137,11 @@ impl<'a> Arguments<'a> {
     }
 
     fn subscribe(&self) -> Result<Subscribe<'a>, MessageError> {
-        let [channel, auth, channel_data] = self.texts(["channel", "auth", "channel_data"]);
-        Ok(Subscribe {
-            channel: channel.ok_or(missing_argument("channel"))?,
-            auth: auth.filter(|text| !text.is_empty()),
-            channel_data: channel_data.filter(|text| !text.is_empty()),
-        })
+        match self {
+            Self::Object(object) => Subscribe::parse(object),
+            Self::Quoted(object) => Subscribe::parse(object).map(Subscribe::into_owned),
+            Self::Absent => Err(missing_argument("channel")),
+        }
     }
 
     fn sign_in(&self) -> Result<ClientMessage<'a>, MessageError> {
@@ -153,6 +182,7 @@ pub enum MessageError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay::Start;
 
     fn error(text: &str) -> String {
         ClientMessage::parse(text).unwrap_err().to_string()
@@ -223,7 +253,7 @@ mod tests {
             r#"{"auth":5,"channel_data":{},"channel":"news"}"#,
         ] {
             let text = format!(r#"{{"event":"pusher:subscribe","data":{data}}}"#);
-            let expected = Subscribe { channel: "news".into(), auth: None, channel_data: None };
+            let expected = Subscribe { channel: "news".into(), auth: None, channel_data: None, replay: None };
             assert_eq!(subscribe(&text), expected, "{data}");
         }
     }
@@ -241,6 +271,25 @@ mod tests {
     fn channel_data_keeps_its_exact_text() {
         let text = r#"{"event":"pusher:subscribe","data":{"channel":"presence-a","channel_data":"{ \"user_id\" :1 }"}}"#;
         assert_eq!(subscribe(text).channel_data.as_deref(), Some(r#"{ "user_id" :1 }"#));
+    }
+
+    #[test]
+    fn a_subscription_asks_for_replay_in_a_member_of_its_own() {
+        let asked = |replay: &str| {
+            let data = format!(r#"{{"channel":"news"{replay}}}"#);
+            let plain = format!(r#"{{"event":"pusher:subscribe","data":{data}}}"#);
+            let quoted = serde_json::json!({ "event": "pusher:subscribe", "data": data }).to_string();
+            assert_eq!(subscribe(&quoted), subscribe(&plain));
+            subscribe(&plain).replay
+        };
+        assert_eq!(asked(""), None);
+        assert_eq!(asked(r#","replay":null"#), None);
+        assert_eq!(asked(r#","replay":{"v":1}"#), Some(Ok(ReplayRequest::LIVE)));
+        let start = Start::After("k3Jd9Q.2:1842".parse().unwrap());
+        let resumed = ReplayRequest { start, ..ReplayRequest::LIVE };
+        assert_eq!(asked(r#","replay":{"v":1,"from":"k3Jd9Q.2:1842"}"#), Some(Ok(resumed)));
+        assert_eq!(asked(r#","replay":true"#), Some(Err(ReplayError::NotAnObject)));
+        assert_eq!(asked(r#","replay":{"v":2}"#), Some(Err(ReplayError::Version)));
     }
 
     #[test]

@@ -10,6 +10,13 @@ use serde_json::value::RawValue;
 use crate::json::push_string;
 use crate::{DataToken, SocketId};
 
+mod replay;
+
+pub use replay::{
+    ReplayAnswer, ReplayOutcome, positioned, replay_done, replay_gone, replay_reset, replay_resumed,
+    replay_skip, with_replay,
+};
+
 /// First frame of every connection; nothing may precede it (1.3).
 pub fn connection_established(socket_id: SocketId, activity_timeout_seconds: u32) -> String {
     let data = format!(r#"{{"socket_id":"{socket_id}","activity_timeout":{activity_timeout_seconds}}}"#);

@@ -86,6 +86,17 @@ fn every_length_form_is_read_and_written() {
 }
 
 #[test]
+fn the_text_of_a_server_frame_is_read_back() {
+    for length in [0, 1, 125, 126, 65_535, 65_536] {
+        let text = "x".repeat(length);
+        assert_eq!(text_of(&encode_text(&text)), text);
+    }
+    for bytes in [&b""[..], &[0x81], &[0x81, 126], &[0x81, 127, 0], &[0x81, 1, 0xff]] {
+        assert_eq!(text_of(bytes), "");
+    }
+}
+
+#[test]
 fn a_part_of_a_frame_names_what_is_needed() {
     let complete = client_frame(0x81, &[b'x'; 300]);
     for end in 0..complete.len() {

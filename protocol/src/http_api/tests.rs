@@ -159,7 +159,7 @@ fn s161_s162_only_the_prefixes_of_the_protocol_are_reserved() {
 
 #[test]
 fn s164_s173_info_is_a_list_of_known_attributes() {
-    let both = Info { user_count: true, subscription_count: true, cache: false };
+    let both = Info { user_count: true, subscription_count: true, ..Info::default() };
     for list in
         ["user_count,subscription_count", "subscription_count, user_count", ",user_count,,subscription_count"]
     {
@@ -175,6 +175,44 @@ fn s164_s173_info_is_a_list_of_known_attributes() {
     assert!(trigger(body).unwrap().info.user_count);
     assert!(trigger(&body.replace(r#""user_count""#, "null")).unwrap().info.is_empty());
     refused(&body.replace("user_count", "nonsense"));
+}
+
+#[test]
+fn a_position_can_be_asked_for() {
+    assert_eq!(Info::parse("position"), Ok(Info { position: true, ..Info::default() }));
+    let text = Info::parse("serial").unwrap_err().text;
+    assert!(text.contains("(user_count, subscription_count, cache, position); 'serial' is none"), "{text}");
+}
+
+#[test]
+fn an_idempotency_key_has_1_to_128_characters() {
+    let with_key =
+        |key: &str| format!(r#"{{"name":"e","data":"","channels":["a"],"idempotency_key":{key}}}"#);
+    let quoted = |key: &str| with_key(&format!("\"{key}\""));
+    let longest = "é".repeat(128);
+    for (key, expected) in [("x", "x"), ("ord-77", "ord-77"), (r#"\"\u0041"#, "\"A"), (&longest, &longest)] {
+        assert_eq!(trigger(&quoted(key)).unwrap().idempotency_key.as_deref(), Some(expected));
+    }
+    assert_eq!(trigger(&with_key("null")).unwrap().idempotency_key, None);
+    assert_eq!(refused(&quoted("")), "Invalid idempotency_key: 0 characters where 1 to 128 are expected");
+    assert_eq!(
+        refused(&quoted(&format!("{longest}x"))),
+        "Invalid idempotency_key: 129 characters where 1 to 128 are expected"
+    );
+    assert_eq!(refused(&with_key("7")), "Invalid parameter: idempotency_key must be a string");
+    assert_eq!(check_idempotency_key("ord-77"), Ok(()));
+}
+
+#[test]
+fn each_item_of_a_batch_has_its_own_idempotency_key() {
+    let body = r#"{"batch":[{"channel":"a","name":"e","data":"","idempotency_key":"k-1"},
+                            {"channel":"a","name":"e","data":""}]}"#;
+    let batch = Batch::parse(body.as_bytes(), &LIMITS).unwrap();
+    let keys: Vec<_> = batch.events.iter().map(|event| event.idempotency_key.as_deref()).collect();
+    assert_eq!(keys, [Some("k-1"), None]);
+    let wrong = body.replace("k-1", "");
+    let text = Batch::parse(wrong.as_bytes(), &LIMITS).unwrap_err().text;
+    assert!(text.starts_with("Invalid event at index 0 of the batch: Invalid idempotency_key"), "{text}");
 }
 
 #[test]
