@@ -9,29 +9,41 @@ use arc_swap::{ArcSwap, Guard};
 use tidewire_protocol::DataToken;
 use tidewire_protocol::auth::SigningKey;
 use tidewire_protocol::channel_name::ChannelName;
+use tidewire_protocol::position::Position;
 use tidewire_protocol::socket_id::SocketId;
+use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::config::AppConfig;
+use crate::config::{AppConfig, ReplayRule};
 use crate::hub::channel::ChannelInfo;
 use crate::hub::{Directory, Overloaded, Publish, Users};
+use crate::replay::keys::{Keyed, Keys, Known};
+use crate::replay::publish::{self, Caching, PublishDone};
+use crate::replay::store::{StoreError, StreamName};
+use crate::replay::{Busy, ReplayHandle};
 use crate::sync::lock;
 use crate::telemetry::metrics::{AppMetrics, Metrics};
 use crate::token_bucket::TokenBucket;
 use crate::worker::mailbox::{Job, Mailbox};
 
+pub use crate::replay::publish::Published;
+
 /// An app with its channels and users. It lives on through reloads, which only change its settings.
 pub struct App {
     pub id: Box<str>,
     pub metrics: AppMetrics,
-    pub channels: Directory,
+    pub channels: Arc<Directory>,
     pub users: Users,
+    /// Where the messages of stored channels go; shared by all apps.
+    pub replay: ReplayHandle,
     settings: ArcSwap<Settings>,
     clock: Clock,
     connections: AtomicUsize,
     /// Out of the configuration: the app takes no new connections and no requests.
     is_removed: AtomicBool,
     triggers: Mutex<TokenBucket>,
+    /// Idempotency keys of what was published on channels that are not stored.
+    keys: Mutex<Keys>,
 }
 
 /// An app's configuration with its keys made ready for use.
@@ -65,6 +77,37 @@ impl Settings {
     }
 }
 
+/// What becomes of an event that was accepted.
+#[derive(Debug)]
+pub enum Receipt {
+    Delivered,
+    /// It was delivered before, under the same idempotency key.
+    Repeat,
+    /// It is on its way through the log.
+    Pending(oneshot::Receiver<Result<Published, StoreError>>),
+}
+
+/// Why an event was not accepted. Nothing was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishError {
+    /// The workers or the store are behind.
+    Overloaded,
+    /// Its idempotency key belongs to another event.
+    Conflict,
+}
+
+impl From<Overloaded> for PublishError {
+    fn from(Overloaded: Overloaded) -> Self {
+        Self::Overloaded
+    }
+}
+
+impl From<Busy> for PublishError {
+    fn from(Busy: Busy) -> Self {
+        Self::Overloaded
+    }
+}
+
 impl fmt::Debug for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("App").field("id", &self.id).finish_non_exhaustive()
@@ -72,16 +115,24 @@ impl fmt::Debug for App {
 }
 
 impl App {
-    fn new(config: AppConfig, mailboxes: &Arc<[Mailbox]>, metrics: &Metrics, clock: Clock) -> Self {
+    fn new(
+        config: AppConfig,
+        mailboxes: &Arc<[Mailbox]>,
+        metrics: &Metrics,
+        clock: Clock,
+        replay: ReplayHandle,
+    ) -> Self {
         let app_metrics = metrics.app(&config.id);
         Self {
             id: Box::from(&*config.id),
             metrics: app_metrics.clone(),
-            channels: Directory::new(Arc::clone(mailboxes), app_metrics),
+            channels: Arc::new(Directory::new(Arc::clone(mailboxes), app_metrics)),
             users: Users::new(Arc::clone(mailboxes)),
+            replay,
             connections: AtomicUsize::new(0),
             is_removed: AtomicBool::new(false),
             triggers: Mutex::new(TokenBucket::new(config.limits.triggers_per_second, clock.now_ms())),
+            keys: Mutex::default(),
             settings: ArcSwap::from_pointee(Settings::new(config)),
             clock,
         }
@@ -126,19 +177,111 @@ impl App {
     }
 
     /// Publishes an event of the REST API: delivered to every subscriber but `except`, and kept on cache
-    /// channels (2.9).
+    /// channels (2.9) and stored ones. What was published under the same `key` before is not published again.
     pub fn publish(
         &self,
         channel: ChannelName<'_>,
         event: &str,
         data: &DataToken<'_>,
         except: Option<SocketId>,
-    ) -> Result<(), Overloaded> {
+        key: Option<&str>,
+    ) -> Result<Receipt, PublishError> {
         let settings = self.settings();
-        let limits = &settings.limits;
-        let cache_ttl_ms = Some(limits.cache_ttl_seconds.saturating_mul(1000));
+        let cache_ttl_ms = Some(settings.limits.cache_ttl_seconds.saturating_mul(1000));
         let event = Publish { channel, event, data, user_id: None, except, cache_ttl_ms };
-        self.channels.publish(event, limits.max_cached_events, self.clock.now_ms())
+        if let Some(rule) = settings.replay.rule(channel.as_str()) {
+            let (sender, receiver) = oneshot::channel();
+            // Nobody may be waiting any more for the answer.
+            let done = Box::new(move |published| drop(sender.send(published)));
+            self.store(event, key, rule, settings.limits.max_cached_events, done)?;
+            return Ok(Receipt::Pending(receiver));
+        }
+        let now_ms = self.clock.now_ms();
+        let publish = || self.channels.publish(event, settings.limits.max_cached_events, now_ms);
+        let Some(key) = key else {
+            publish()?;
+            return Ok(Receipt::Delivered);
+        };
+        // Held while the event is delivered: whoever repeats it hears of it only when that was done.
+        let mut keys = lock(&self.keys);
+        let message = keys.fingerprint(&self.keyed(&event, key));
+        match keys.look_up(message, now_ms) {
+            Known::New => {
+                publish()?;
+                keys.insert(message, None, now_ms);
+                Ok(Receipt::Delivered)
+            }
+            Known::Repeat(_) => Ok(Receipt::Repeat),
+            Known::Conflict => Err(PublishError::Conflict),
+        }
+    }
+
+    /// Whether `key` is known to belong to another event of the channel.
+    pub fn key_conflicts(
+        &self,
+        channel: ChannelName<'_>,
+        event: &str,
+        data: &DataToken<'_>,
+        except: Option<SocketId>,
+        key: &str,
+    ) -> bool {
+        let event = Publish { channel, event, data, user_id: None, except, cache_ttl_ms: None };
+        if self.settings().replay.rule(channel.as_str()).is_some() {
+            let append = publish::append_of(&self.id, &event, Some(key), 0);
+            return self.replay.get().is_some_and(|replay| replay.conflicts(&append));
+        }
+        let mut keys = lock(&self.keys);
+        let message = keys.fingerprint(&self.keyed(&event, key));
+        keys.look_up(message, self.clock.now_ms()) == Known::Conflict
+    }
+
+    fn keyed<'a>(&'a self, event: &Publish<'a>, key: &'a str) -> Keyed<'a> {
+        Keyed {
+            app: &self.id,
+            channel: event.channel.as_str(),
+            id: key,
+            event: event.event,
+            data: event.data.as_json(),
+            user_id: event.user_id,
+            except: event.except.map(SocketId::to_bits),
+        }
+    }
+
+    /// Relays an event from one client to the others. On channels whose rule stores client events `done` hears what
+    /// became of it.
+    pub fn relay(&self, event: Publish<'_>, done: impl FnOnce() -> PublishDone) -> Result<(), PublishError> {
+        let settings = self.settings();
+        let rule = settings.replay.rule(event.channel.as_str());
+        if let Some(rule) = rule.filter(|rule| rule.client_events) {
+            return self.store(event, None, rule, 0, done());
+        }
+        Ok(self.channels.publish(event, 0, self.clock.now_ms())?)
+    }
+
+    fn store(
+        &self,
+        event: Publish<'_>,
+        key: Option<&str>,
+        rule: &ReplayRule,
+        max_events: usize,
+        done: PublishDone,
+    ) -> Result<(), PublishError> {
+        if !self.channels.has_room() {
+            return Err(PublishError::Overloaded);
+        }
+        // Settings that store something are only taken over once the store is open.
+        let replay = self.replay.get().ok_or(PublishError::Overloaded)?;
+        let caching = Caching { max_events, now_ms: self.clock.now_ms() };
+        let append = publish::append_of(&self.id, &event, key, rule.retention().inactivity_ttl_ms);
+        publish::publish(replay, &self.channels, event, append, caching, done)?;
+        Ok(())
+    }
+
+    /// Where the channel's log stands; `None` when the channel is not stored.
+    pub fn position(&self, channel: ChannelName<'_>) -> Option<Position> {
+        self.settings().replay.rule(channel.as_str())?;
+        let stream = StreamName { app: self.id.clone(), channel: channel.as_str().into() };
+        Some(self.replay.get()?.position(&stream))
     }
 
     pub fn channel_info(&self, name: ChannelName<'_>) -> ChannelInfo {
@@ -173,6 +316,7 @@ pub struct Apps {
     mailboxes: Arc<[Mailbox]>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    replay: ReplayHandle,
 }
 
 impl Apps {
@@ -181,8 +325,9 @@ impl Apps {
         mailboxes: Arc<[Mailbox]>,
         metrics: Arc<Metrics>,
         clock: Clock,
+        replay: ReplayHandle,
     ) -> Self {
-        let apps = Self { table: ArcSwap::default(), mailboxes, metrics, clock };
+        let apps = Self { table: ArcSwap::default(), mailboxes, metrics, clock, replay };
         apps.reload(configs);
         apps
     }
@@ -212,7 +357,13 @@ impl Apps {
                     lock(&app.triggers).set_rate(rate, self.clock.now_ms());
                     Arc::clone(app)
                 }
-                None => Arc::new(App::new(config, &self.mailboxes, &self.metrics, self.clock.clone())),
+                None => Arc::new(App::new(
+                    config,
+                    &self.mailboxes,
+                    &self.metrics,
+                    self.clock.clone(),
+                    self.replay.clone(),
+                )),
             };
             for (key, _) in &app.settings().keys {
                 table.by_key.insert(key.clone(), Arc::clone(&app));

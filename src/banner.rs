@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::cli::descriptors::DescriptorLimit;
-use crate::config::{AppConfig, Config};
+use crate::config::{AppConfig, Config, StoreKind};
 
 /// Apps named one by one; the rest is counted.
 const SHOWN_APPS: usize = 8;
@@ -53,6 +53,9 @@ impl Banner<'_> {
         }
         row(text, "config", &self.config_source());
         self.app_rows(text);
+        if let Some(replay) = self.replay_text() {
+            row(text, "replay", &replay);
+        }
         row(text, "open files", &self.descriptor_text());
         row(text, "connections", &format!("{} at most on this node", grouped(self.max_connections as u64)));
     }
@@ -93,6 +96,23 @@ impl Banner<'_> {
             text.push_str("  DISABLED");
         }
         text
+    }
+
+    /// Where the messages are, for somebody who looks for them.
+    fn replay_text(&self) -> Option<String> {
+        let stores: Vec<&str> =
+            self.config.apps.iter().filter(|app| app.replay.is_on()).map(|app| app.id.as_str()).collect();
+        let replay = &self.config.replay;
+        let place = match replay.store {
+            StoreKind::Sqlite => format!("sqlite in {}", replay.dir.display()),
+            StoreKind::Memory => "in memory, gone when the server stops".to_owned(),
+        };
+        let apps = match stores[..] {
+            [] => return None,
+            [app] => format!("app {app}"),
+            _ => format!("{} apps", stores.len()),
+        };
+        Some(format!("{place}, for {apps}"))
     }
 
     fn descriptor_text(&self) -> String {
@@ -215,7 +235,7 @@ fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Sources;
+    use crate::config::{AppReplay, Sources};
 
     fn render(config: &Config, snippets: bool) -> String {
         let descriptors = DescriptorLimit { was: 1024, is: 1_048_576 };
@@ -257,6 +277,23 @@ mod tests {
         assert!(text.contains("ws://127.0.0.1:6001/app/{key}  (all interfaces)"), "{text}");
         assert!(!text.contains("a-rather-long-key") && !text.contains("0.0.0.0"));
         assert!(!render(&config, true).contains("very-hidden"));
+    }
+
+    #[test]
+    fn replay_is_told_with_its_place_when_an_app_uses_it() {
+        let mut config =
+            Config::for_tests(vec![AppConfig::new("42", "k", "s"), AppConfig::new("43", "l", "s")]);
+        assert!(!render(&config, false).contains("replay"));
+        config.apps[0].replay = AppReplay::everything();
+        let text = render(&config, false);
+        assert!(text.contains("  replay       sqlite in ./data/replay, for app 42\n"), "{text}");
+        config.apps[1].replay = AppReplay::everything();
+        config.replay.store = StoreKind::Memory;
+        let text = render(&config, false);
+        assert!(
+            text.contains("  replay       in memory, gone when the server stops, for 2 apps\n"),
+            "{text}"
+        );
     }
 
     #[test]

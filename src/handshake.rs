@@ -18,6 +18,7 @@ use hyper::header::{
 use hyper::{Method, Request, StatusCode};
 use percent_encoding::percent_decode_str;
 use tidewire_protocol::error::Rejection;
+use tidewire_protocol::replay::{ReplayError, ReplayRequest, Start};
 use tidewire_protocol::{frame, server_message};
 use tokio::io::ReadBuf;
 
@@ -26,7 +27,7 @@ use crate::connection::{Client, Library};
 use crate::http::{respond, routes};
 use crate::node::Node;
 use crate::socket::{self, Socket, Stream, Upgrade};
-use crate::worker::{Place, Worker};
+use crate::worker::{Admission, Place, Worker, new_socket_id};
 
 /// Protocol versions that are served; older ones are retired.
 const PROTOCOLS: std::ops::RangeInclusive<u8> = 4..=7;
@@ -64,12 +65,9 @@ pub fn upgrade(worker: &Rc<Worker>, mut request: Request<Incoming>, peer: Peer) 
     if let Some(subprotocol) = choose_subprotocol(request.headers()) {
         reply.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, subprotocol.clone());
     }
-    tokio::task::spawn_local(greet(
-        Rc::clone(worker),
-        place,
-        upgrade,
-        Hello::of(&worker.node, &request, peer),
-    ));
+    let key = routes::socket_key(request.uri().path(), &worker.node.config.path_prefix);
+    let hello = Hello::of(&worker.node, &request, peer, key);
+    tokio::task::spawn_local(greet(Rc::clone(worker), place, upgrade, hello));
     reply
 }
 
@@ -90,19 +88,21 @@ pub struct Peer {
 }
 
 /// What of the request decides about the connection.
-struct Hello {
+pub struct Hello {
     /// The part behind `/app/`; `None` on any other path.
-    key: Option<Box<str>>,
+    pub key: Option<Box<str>>,
     protocol: Option<Box<str>>,
     library: Library,
-    origin: Option<Box<str>>,
+    pub origin: Option<Box<str>>,
+    /// What the client asks of the log for all its subscriptions.
+    replay: Option<Result<ReplayRequest, ReplayError>>,
     is_tls: bool,
     /// For the log: the peer, or who it speaks for when it is a trusted proxy.
-    address: IpAddr,
+    pub address: IpAddr,
 }
 
 impl Hello {
-    fn of<B>(node: &Node, request: &Request<B>, peer: Peer) -> Self {
+    pub fn of<B>(node: &Node, request: &Request<B>, peer: Peer, key: Option<&str>) -> Self {
         let headers = request.headers();
         let is_trusted =
             |address: &IpAddr| node.config.trusted_proxies.iter().any(|network| network.contains(address));
@@ -111,10 +111,11 @@ impl Hello {
         let query = request.uri().query().unwrap_or("");
         let first = |list: &str| list.split(',').next().unwrap_or("").trim().to_owned();
         Self {
-            key: routes::socket_key(request.uri().path(), &node.config.path_prefix).map(Box::from),
+            key: key.map(Box::from),
             protocol: parameter(query, "protocol").map(|value| value.as_ref().into()),
             library: parameter(query, "client").map_or(Library::Other, |name| Library::from_name(&name)),
             origin: header(ORIGIN.as_str()).map(Box::from),
+            replay: replay_request(query),
             is_tls: peer.is_tls
                 || forwarded("x-forwarded-proto").map(first).is_some_and(|scheme| {
                     scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss")
@@ -125,8 +126,32 @@ impl Hello {
         }
     }
 
-    /// The rows of 1.2 in their order; the first that applies refuses.
-    fn decide<'a>(&'a self, node: &Node, app: Option<&Arc<App>>) -> Result<Client, Rejection<'a>> {
+    /// Of a client that does not speak the protocol itself: the server does it on its behalf.
+    pub fn on_behalf<B>(node: &Node, request: &Request<B>, peer: Peer, key: Option<&str>) -> Self {
+        let protocol = Some(DEFAULT_PROTOCOL.to_string().into());
+        Self { protocol, library: Library::Js, ..Self::of(node, request, peer, key) }
+    }
+
+    /// The rows of 1.2 in their order; the first that applies refuses. The connection is counted if none does.
+    pub fn decide<'a>(&'a self, node: &Node, app: Option<&Arc<App>>) -> Result<Client, Rejection<'a>> {
+        let (client, app) = self.check(node, app)?;
+        if !node.admit_connection() {
+            return Err(Rejection::OverCapacity);
+        }
+        if !app.admit_connection() {
+            node.release_connection();
+            let max_connections = app.settings().limits.max_connections;
+            return Err(Rejection::OverConnectionQuota { max_connections });
+        }
+        Ok(client)
+    }
+
+    /// The rows that do not depend on how many connections there are.
+    pub fn check<'a, 'n>(
+        &'a self,
+        node: &Node,
+        app: Option<&'n Arc<App>>,
+    ) -> Result<(Client, &'n Arc<App>), Rejection<'a>> {
         let key = self.key.as_deref().ok_or(Rejection::PathNotFound)?;
         let app = app.ok_or(Rejection::AppUnknown { key })?;
         let settings = app.settings();
@@ -145,14 +170,7 @@ impl Hello {
         if node.is_draining() {
             return Err(Rejection::Draining);
         }
-        if !node.admit_connection() {
-            return Err(Rejection::OverCapacity);
-        }
-        if !app.admit_connection() {
-            node.release_connection();
-            return Err(Rejection::OverConnectionQuota { max_connections: settings.limits.max_connections });
-        }
-        Ok(Client { protocol, library: self.library })
+        Ok((Client { protocol, library: self.library }, app))
     }
 
     fn protocol_version(&self, is_required: bool) -> Result<u8, Rejection<'_>> {
@@ -165,6 +183,18 @@ impl Hello {
                 .filter(|version| PROTOCOLS.contains(version))
                 .ok_or(Rejection::UnsupportedProtocol { version }),
         }
+    }
+}
+
+/// `?replay=1` asks for positions; `?last_message_id=` resumes after one, for clients of a single channel.
+fn replay_request(query: &str) -> Option<Result<ReplayRequest, ReplayError>> {
+    match (parameter(query, "last_message_id"), parameter(query, "replay")) {
+        (Some(position), _) => Some(match position.parse() {
+            Ok(position) => Ok(ReplayRequest { start: Start::After(position), ..ReplayRequest::LIVE }),
+            Err(error) => Err(ReplayError::From(error)),
+        }),
+        (None, Some(version)) if version == "1" => Some(Ok(ReplayRequest::LIVE)),
+        _ => None,
     }
 }
 
@@ -183,7 +213,7 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
 }
 
 /// Patterns are hosts or URLs; `*` allows all, `*.example.com` every host below. An empty list allows all.
-fn origin_is_allowed(patterns: &[String], origin: &str) -> bool {
+pub fn origin_is_allowed(patterns: &[String], origin: &str) -> bool {
     fn host_of(url: &str) -> &str {
         let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
         authority.split('/').next().unwrap_or(authority)
@@ -219,7 +249,10 @@ async fn greet(worker: Rc<Worker>, place: Place, upgrade: Upgrade, hello: Hello)
     match (decision, app) {
         (Ok(client), Some(app)) => {
             drop(place);
-            worker.admit(stream, &early, app, client);
+            let lifetime = app.settings().limits.max_connection_lifetime;
+            let socket_id = new_socket_id();
+            let admission = Admission { app, client, socket_id, replay: hello.replay, lifetime };
+            worker.admit(stream, &early, admission);
         }
         (Err(rejection), _) => {
             let patience = worker.begin_refusal();

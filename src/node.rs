@@ -7,7 +7,8 @@ use tokio::sync::watch;
 
 use crate::app::Apps;
 use crate::clock::Clock;
-use crate::config::{Config, ServerConfig};
+use crate::config::{AppConfig, Config, ReplayConfig, ServerConfig};
+use crate::replay::{Replay, ReplayHandle};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::Tls;
 use crate::worker::mailbox::Mailbox;
@@ -26,6 +27,8 @@ pub struct Node {
     pub mailboxes: Arc<[Mailbox]>,
     /// When the listeners have a certificate.
     pub tls: Option<Tls>,
+    /// Open once an app has a channel to store.
+    pub replay: ReplayHandle,
     /// Connections of all apps and workers.
     connections: AtomicUsize,
     max_connections: usize,
@@ -44,7 +47,14 @@ impl Node {
         let metrics = Arc::new(Metrics::new());
         let mailboxes: Arc<[Mailbox]> =
             (0..workers).map(|_| Mailbox::new(config.server.mailbox_jobs)).collect();
-        let apps = Apps::new(config.apps, Arc::clone(&mailboxes), Arc::clone(&metrics), clock.clone());
+        let replay = ReplayHandle::default();
+        let apps = Apps::new(
+            config.apps,
+            Arc::clone(&mailboxes),
+            Arc::clone(&metrics),
+            clock.clone(),
+            replay.clone(),
+        );
         let descriptors = descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(HTTP_SHARE);
         let max_http_connections = descriptors / HTTP_SHARE;
         let max_connections = match config.server.max_connections {
@@ -58,6 +68,7 @@ impl Node {
             metrics,
             mailboxes,
             tls,
+            replay,
             connections: AtomicUsize::new(0),
             max_connections,
             http_connections: AtomicUsize::new(0),
@@ -66,6 +77,21 @@ impl Node {
             is_draining: AtomicBool::new(false),
             is_drained: watch::Sender::new(false),
         }
+    }
+
+    /// Opens the log if it is not open and one of these apps stores something, and sizes it for them. When no app
+    /// stores anything any more it is left as it is: what it has goes when its time is over.
+    pub fn size_replay(&self, config: &ReplayConfig, apps: &[AppConfig]) -> anyhow::Result<()> {
+        if !apps.iter().any(|app| app.replay.is_on()) {
+            return Ok(());
+        }
+        let caps = config.caps(apps);
+        let open = || {
+            let (mailboxes, metrics) = (Arc::clone(&self.mailboxes), Arc::clone(&self.metrics));
+            Replay::start(config, &caps, self.clock.clone(), mailboxes, metrics)
+        };
+        self.replay.get_or_open(open)?.set_caps(&caps);
+        Ok(())
     }
 
     /// Connections above which newcomers are refused with 4100.

@@ -85,7 +85,9 @@ impl Server {
             })?),
             None => None,
         };
+        let (replay, apps) = (config.replay.clone(), config.apps.clone());
         let node = Arc::new(Node::new(config, tls, workers, Clock::default()));
+        node.size_replay(&replay, &apps)?;
         let mut server = Self { node, addresses, admin_address: None, workers: Vec::new(), admin: None };
         for (id, listeners) in listeners.into_iter().enumerate() {
             let node = Arc::clone(&server.node);
@@ -143,9 +145,12 @@ impl Server {
         &self.node
     }
 
-    /// Takes over apps and limits without touching a connection of an app that stays.
-    pub fn reload(&self, config: Config) {
+    /// Takes over apps and limits without touching a connection of an app that stays. Fails, and changes nothing,
+    /// when an app is the first to store messages and the store cannot be opened.
+    pub fn reload(&self, config: Config) -> anyhow::Result<()> {
+        self.node.size_replay(&config.replay, &config.apps)?;
         self.node.apps.reload(config.apps);
+        Ok(())
     }
 
     /// Reads the certificate again for new connections. When it cannot be used the old one stays.
@@ -168,12 +173,16 @@ impl Server {
         tokio::time::sleep(DRAIN_POLL).await;
     }
 
-    /// A thread that has ended though nobody stopped it: the server is not whole any more.
-    pub fn is_broken(&self) -> bool {
-        self.workers.iter().any(JoinHandle::is_finished)
+    /// Why the server is not whole any more: a thread has ended though nobody stopped it, or the store has failed.
+    pub fn broken(&self) -> Option<&'static str> {
+        if self.workers.iter().any(JoinHandle::is_finished) {
+            return Some("a worker has ended");
+        }
+        let has_failed = self.node.replay.get().is_some_and(|replay| replay.is_failed());
+        has_failed.then_some("the replay store has failed")
     }
 
-    /// Stops now; whoever is still connected is cut off.
+    /// Stops now; whoever is still connected is cut off. What publishers were told is stored, is.
     pub fn stop(&mut self) {
         self.node.mailboxes.iter().for_each(|mailbox| mailbox.push(Job::Stop));
         if let Some((stop, thread)) = self.admin.take() {
@@ -181,6 +190,9 @@ impl Server {
             report(thread);
         }
         self.workers.drain(..).for_each(report);
+        if let Some(replay) = self.node.replay.get() {
+            replay.close();
+        }
     }
 }
 

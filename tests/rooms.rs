@@ -9,9 +9,9 @@ const HOMES: [(&str, &[&str]); 21] = [
     // Only the handshake; frames are our own (tidewire-protocol).
     ("fastwebsockets::", &["socket/upgrade.rs", "cli/listen.rs"]),
     ("hyper::upgrade", &["socket/upgrade.rs", "cli/listen.rs"]),
-    ("hyper::", &["http/", "handshake.rs", "socket/upgrade.rs", "worker/accept.rs", "cli/"]),
+    ("hyper::", &["http/", "handshake.rs", "socket/upgrade.rs", "worker/accept.rs", "cli/", "sse/"]),
     ("hyper_util::", &["http/", "socket/upgrade.rs", "worker/accept.rs", "cli/"]),
-    ("http_body_util::", &["http/", "socket/upgrade.rs", "cli/"]),
+    ("http_body_util::", &["http/", "socket/upgrade.rs", "cli/", "sse/"]),
     ("prometheus_client::", &["telemetry/"]),
     ("tracing_subscriber::", &["telemetry/logs.rs", "config/text.rs"]),
     ("dashmap::", &["hub/"]),
@@ -30,7 +30,7 @@ const HOMES: [(&str, &[&str]); 21] = [
     ("anyhow::", &["server.rs", "tls.rs", "cli/", "main.rs"]),
     // Names of files: wherever these stores are implemented.
     ("redis::", &["redis.rs"]),
-    ("rusqlite::", &["sqlite.rs"]),
+    ("rusqlite::", &["replay/sqlite.rs", "replay/sqlite/"]),
 ];
 
 /// Synchronous rooms: no lock of theirs can be held across an await.

@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Done, ServeFlags, print_bytes, print_line};
-use crate::config::{self, AdminConfig, AppLimits, LogConfig, ServerConfig};
+use crate::config::{self, AdminConfig, AppLimits, LogConfig, ReplayConfig, ServerConfig};
 
 #[derive(Debug, Args)]
 pub struct DefaultConfigFlags {
@@ -36,6 +36,7 @@ pub fn default_config(flags: &DefaultConfigFlags) -> Done {
         server: ServerConfig::default(),
         admin: AdminConfig::default(),
         log: LogConfig::default(),
+        replay: ReplayConfig::default(),
         limits: AppLimits::default(),
         apps: [FreshApp::new()],
     };
@@ -48,6 +49,7 @@ struct Document {
     server: ServerConfig,
     admin: AdminConfig,
     log: LogConfig,
+    replay: ReplayConfig,
     limits: AppLimits,
     apps: [FreshApp; 1],
 }
@@ -60,6 +62,7 @@ struct FreshApp {
     secret: String,
     allowed_origins: [String; 0],
     client_events: bool,
+    replay: bool,
 }
 
 impl FreshApp {
@@ -72,6 +75,7 @@ impl FreshApp {
             secret: random_hex(32),
             allowed_origins: [],
             client_events: true,
+            replay: false,
         }
     }
 }

@@ -84,9 +84,9 @@ impl Process {
                 _ = signals.interrupt.recv() => break "SIGINT",
                 _ = signals.hangup.recv() => self.reload("SIGHUP"),
                 _ = tick.tick() => {
-                    if self.server.is_broken() {
-                        error!("a worker has ended, see above; stopping, so that whoever watches starts anew");
-                        return Err(anyhow::anyhow!("a worker has ended"));
+                    if let Some(reason) = self.server.broken() {
+                        error!("{reason}, see above; stopping, so that whoever watches starts anew");
+                        return Err(anyhow::anyhow!(reason));
                     }
                     if Watched::new(&self.sources, &self.running) != self.watched {
                         self.reload("the file changed");
@@ -126,11 +126,17 @@ impl Process {
             return Err(vec![Problem::new("apps", "no app is left; stop the server instead")]);
         }
         loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+        if self.server.node().replay.get().is_none() {
+            // Nothing of it is in force yet.
+            self.running.replay.clone_from(&new.replay);
+        }
         let found = changes(&self.running, &new);
         // First what can fail, so that nothing is taken over by halves.
-        let unusable =
-            |error: anyhow::Error| vec![Problem::new("server.tls_certificate", format!("{error:#}"))];
-        self.server.reload_certificate().map_err(unusable)?;
+        let unusable = |setting: &'static str| {
+            move |error: anyhow::Error| vec![Problem::new(setting, format!("{error:#}"))]
+        };
+        self.server.reload_certificate().map_err(unusable("server.tls_certificate"))?;
+        self.server.reload(new.clone()).map_err(unusable("replay"))?;
         if new.log.level != self.running.log.level {
             let failed = |error: LogsError| vec![Problem::new("log.level", error.to_string())];
             self.logs.set_level(&new.log.level).map_err(failed)?;
@@ -142,10 +148,10 @@ impl Process {
                 _ => info!("{change}"),
             }
         }
-        self.running.log.level.clone_from(&new.log.level);
-        self.running.apps.clone_from(&new.apps);
+        self.running.log.level = new.log.level;
+        self.running.replay.max_bytes = new.replay.max_bytes;
+        self.running.apps = new.apps;
         self.running.default_app = new.default_app;
-        self.server.reload(new);
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{AdminConfig, AppConfig, AppLimits, Config, LogConfig, ServerConfig};
+use super::{AdminConfig, AppConfig, AppLimits, AppReplay, Config, LogConfig, ReplayConfig, ServerConfig};
 
 /// One difference between the running configuration and a newly read one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,12 +29,16 @@ pub enum Change {
     },
 }
 
+/// Settings of the process that take effect when they are read again.
+const AT_ONCE: [&str; 2] = ["log.level:", "replay.max_bytes:"];
+
 /// Everything that differs, in the order of the file.
 pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     let mut found: Vec<Change> = Vec::new();
-    let sections = |c: &Config| json!({ "server": c.server, "admin": c.admin, "log": c.log });
+    let sections =
+        |c: &Config| json!({ "server": c.server, "admin": c.admin, "log": c.log, "replay": c.replay });
     for text in differences(&sections(old), &sections(new)) {
-        let needs_restart = !text.starts_with("log.level");
+        let needs_restart = !AT_ONCE.iter().any(|setting| text.starts_with(setting));
         found.push(Change::Setting { text, needs_restart });
     }
     let (was, is) = (by_id(old), by_id(new));
@@ -59,6 +63,7 @@ pub fn effective(config: &Config) -> String {
         server: &config.server,
         admin: &config.admin,
         log: &config.log,
+        replay: &config.replay,
         apps: config.apps.iter().map(ShownApp::from).collect(),
     };
     serde_json::to_string_pretty(&shown).unwrap_or_default()
@@ -70,6 +75,7 @@ struct Shown<'a> {
     server: &'a ServerConfig,
     admin: &'a AdminConfig,
     log: &'a LogConfig,
+    replay: &'a ReplayConfig,
     apps: Vec<ShownApp<'a>>,
 }
 
@@ -89,6 +95,7 @@ struct ShownApp<'a> {
     watchlist: bool,
     strict_user_info: bool,
     authorized_connections: bool,
+    replay: &'a AppReplay,
     limits: &'a AppLimits,
 }
 
@@ -117,6 +124,7 @@ impl<'a> From<&'a AppConfig> for ShownApp<'a> {
             watchlist: app.watchlist,
             strict_user_info: app.strict_user_info,
             authorized_connections: app.authorized_connections,
+            replay: &app.replay,
             limits: &app.limits,
         }
     }
@@ -174,6 +182,7 @@ impl fmt::Display for Change {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ReplayRule;
     use super::*;
 
     fn app(id: &str) -> AppConfig {
@@ -195,6 +204,29 @@ mod tests {
                 "app 3 added",
             ]
         );
+    }
+
+    #[test]
+    fn rules_and_caps_of_replay_change_at_once_and_its_place_after_a_restart() {
+        let mut old = Config::for_tests(vec![app("1")]);
+        let mut new = old.clone();
+        new.replay.dir = "/var/lib/tidewire".into();
+        old.apps[0].replay.rules = vec![ReplayRule::default()];
+        new.replay.max_bytes = 8 << 30;
+        new.apps[0].replay.rules = Vec::new();
+        let texts: Vec<String> = changes(&old, &new).iter().map(Change::to_string).collect();
+        assert_eq!(
+            texts[..2],
+            [
+                r#"replay.dir: "./data/replay" -> "/var/lib/tidewire" (takes effect after a restart)"#,
+                r#"replay.max_bytes: "4GiB" -> "8GiB""#,
+            ]
+        );
+        assert!(
+            texts[2].starts_with(r#"app 1 changed (replay.rules: [{"client_events":false,"#),
+            "{texts:?}"
+        );
+        assert!(texts[2].ends_with(r#""window":"24h"}] -> [])"#), "{texts:?}");
     }
 
     #[test]

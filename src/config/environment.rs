@@ -19,8 +19,9 @@ const APP_ID: &str = "TIDEWIRE_APP_ID";
 const APP_KEY: &str = "TIDEWIRE_APP_KEY";
 const APP_SECRET: &str = "TIDEWIRE_APP_SECRET";
 const APP_SECRET_FILE: &str = "TIDEWIRE_APP_SECRET_FILE";
+const APP_REPLAY: &str = "TIDEWIRE_APP_REPLAY";
 /// Names that are not a path of the file.
-const OTHERS: [&str; 7] = [CONFIG, APPS, LOG, APP_ID, APP_KEY, APP_SECRET, APP_SECRET_FILE];
+const OTHERS: [&str; 8] = [CONFIG, APPS, LOG, APP_ID, APP_KEY, APP_SECRET, APP_SECRET_FILE, APP_REPLAY];
 
 pub type Environment = BTreeMap<String, String>;
 
@@ -55,6 +56,7 @@ pub fn apply(environment: &Environment, draft: &mut Draft) {
     apply_app_list(environment, draft);
     apply_one_app(environment, draft);
     apply_pusher_app(environment, draft);
+    apply_app_replay(environment, draft);
 }
 
 fn apply_setting(draft: &mut Draft, name: &str, path: &str, value: &str) {
@@ -143,13 +145,10 @@ fn apply_one_app(environment: &Environment, draft: &mut Draft) {
     if id.is_none() && key.is_none() && secret.is_none() {
         return;
     }
-    let apps = draft.apps();
-    let same_id =
-        |app: &Value| app["id"].as_str() == id || app["id"].as_u64().map(|n| n.to_string()).as_deref() == id;
-    let index = match (id, apps.len()) {
-        (Some(_), _) => apps.iter().position(same_id),
+    let index = match (id, draft.apps().len()) {
+        (Some(id), _) => find_app(draft, id),
         (None, 1) => Some(0),
-        (None, _) => return draft.problem(APP_ID, "is not set, so there is no telling which app is meant"),
+        (None, _) => return draft.problem(APP_ID, UNNAMED_APP),
     };
     if index.is_none() {
         let missing = [(APP_KEY, key.is_none()), (APP_SECRET, secret.is_none())];
@@ -166,6 +165,16 @@ fn apply_one_app(environment: &Environment, draft: &mut Draft) {
             draft.set_in_app(index, field, value, Origin::Environment(name.to_owned()));
         }
     }
+}
+
+const UNNAMED_APP: &str = "is not set, so there is no telling which app is meant";
+
+fn find_app(draft: &Draft, id: &str) -> Option<usize> {
+    let number_of = |app: &Value| app["id"].as_u64().map(|number| number.to_string());
+    draft
+        .apps()
+        .iter()
+        .position(|app| app["id"].as_str() == Some(id) || number_of(app).as_deref() == Some(id))
 }
 
 fn read_secret(environment: &Environment, draft: &mut Draft) -> Option<(&'static str, String)> {
@@ -206,6 +215,30 @@ fn apply_pusher_app(environment: &Environment, draft: &mut Draft) {
     for (field, name) in NAMES {
         let value = get(environment, name).unwrap_or_default().to_owned();
         draft.set_in_app(index, field, value, Origin::Environment(name.to_owned()));
+    }
+}
+
+/// `TIDEWIRE_APP_REPLAY`: `true`, `false`, or an object with rules as in the file, for the app that the other variables
+/// name; for the only app there is; or for the built-in one.
+fn apply_app_replay(environment: &Environment, draft: &mut Draft) {
+    let Some(text) = get(environment, APP_REPLAY) else { return };
+    let value = match draft.schema.app().property("replay") {
+        Some(node) if !text.starts_with('{') => node.read_text(text),
+        _ => match serde_json::from_str(text) {
+            Ok(rules) => rules,
+            Err(why) => return draft.problem(APP_REPLAY, format!("is not valid JSON: {why}")),
+        },
+    };
+    let origin = Origin::Environment(APP_REPLAY.to_owned());
+    let index = match (get(environment, APP_ID), draft.apps().len()) {
+        (_, 0) => return draft.set_built_in_replay(value, origin),
+        (Some(id), _) => find_app(draft, id),
+        (None, 1) => Some(0),
+        (None, _) => return draft.problem(APP_ID, UNNAMED_APP),
+    };
+    // An app that could not be made of the variables is a problem already.
+    if let Some(index) = index {
+        draft.set_in_app(index, "replay", value, origin);
     }
 }
 

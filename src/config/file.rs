@@ -7,8 +7,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::problem::Problem;
-use super::text;
-use super::{AdminConfig, AppConfig, AppLimits, Config, Credential, LogConfig, Secret, ServerConfig};
+use super::{
+    AdminConfig, AppConfig, AppLimits, AppReplay, Config, Credential, LogConfig, ReplayConfig, Secret,
+    ServerConfig, StoreKind, replay, text,
+};
 
 /// Configuration of Tidewire.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -21,9 +23,13 @@ pub struct File {
     pub server: ServerConfig,
     pub admin: AdminConfig,
     pub log: LogConfig,
+    pub replay: ReplayConfig,
     /// Limits of every app that does not set its own.
     pub limits: AppLimits,
     pub apps: Vec<AppFile>,
+    /// Of the app that exists while `apps` is empty.
+    #[serde(skip)]
+    pub built_in_replay: AppReplay,
 }
 
 /// One app: who may connect and publish, and what it may do.
@@ -70,6 +76,10 @@ pub struct AppFile {
     /// Close connections that neither sign in nor subscribe to a private channel in time (4009).
     #[serde(default)]
     pub authorized_connections: bool,
+    /// Which channels keep their messages for clients that were away: `true` = all, or rules.
+    #[serde(default, deserialize_with = "replay::app_replay")]
+    #[schemars(extend("default" = false))]
+    pub replay: AppReplay,
     /// What differs from the common `limits`.
     #[serde(default)]
     pub limits: AppLimits,
@@ -94,11 +104,25 @@ impl File {
     pub fn resolve(self, source: Option<PathBuf>, problems: &mut Vec<Problem>) -> Config {
         let mut apps: Vec<AppConfig> = self.apps.into_iter().map(AppFile::resolve).collect();
         report_duplicates(&apps, problems);
+        report_caps(&apps, problems);
         let default_app = apps.is_empty();
         if default_app {
-            apps.push(AppConfig { limits: self.limits, ..AppConfig::built_in() });
+            apps.push(AppConfig {
+                limits: self.limits,
+                replay: self.built_in_replay,
+                ..AppConfig::built_in()
+            });
         }
-        Config { server: self.server, admin: self.admin, log: self.log, apps, default_app, source }
+        report_directory(&self.replay, &apps, problems);
+        Config {
+            server: self.server,
+            admin: self.admin,
+            log: self.log,
+            replay: self.replay,
+            apps,
+            default_app,
+            source,
+        }
     }
 }
 
@@ -118,6 +142,7 @@ impl AppFile {
             watchlist: self.watchlist,
             strict_user_info: self.strict_user_info,
             authorized_connections: self.authorized_connections,
+            replay: self.replay,
             limits: self.limits,
         }
     }
@@ -139,5 +164,26 @@ fn report_duplicates(apps: &[AppConfig], problems: &mut Vec<Problem>) {
                 problems.push(Problem::new(at, format!("{:?} is also {other}", pair.key)));
             }
         }
+    }
+}
+
+/// Less would be one full disk page a channel.
+const MIN_APP_REPLAY_BYTES: u64 = 1 << 20;
+
+fn report_caps(apps: &[AppConfig], problems: &mut Vec<Problem>) {
+    for (i, app) in apps.iter().enumerate() {
+        if (1..MIN_APP_REPLAY_BYTES).contains(&app.replay.max_bytes) {
+            let text = "expected 0 (only replay.max_bytes counts) or at least 1MiB";
+            problems.push(Problem::new(format!("apps[{i}].replay.max_bytes"), text));
+        }
+    }
+}
+
+/// Whether the directory can be written to shows when it is opened; here only what cannot get better by itself.
+fn report_directory(replay: &ReplayConfig, apps: &[AppConfig], problems: &mut Vec<Problem>) {
+    let is_used = replay.store == StoreKind::Sqlite && apps.iter().any(|app| app.replay.is_on());
+    if is_used && replay.dir.exists() && !replay.dir.is_dir() {
+        let text = format!("expected a directory, but {} is a file", replay.dir.display());
+        problems.push(Problem::new("replay.dir", text));
     }
 }

@@ -7,14 +7,12 @@ use std::{fmt, fs, io};
 
 use serde_json::{Map, Value};
 
+use super::doubts::doubts;
 use super::environment::{self, Environment};
 use super::file::File;
 use super::problem::{ConfigError, Problem};
 use super::schema::ConfigSchema;
-use super::{AppConfig, Config, DEFAULT_PORT, ServerConfig};
-
-/// Secrets that stand in manuals: ours, soketi's, and the one of `config.json.example`.
-const PUBLISHED_SECRETS: [&str; 4] = ["app-secret", "secret", "change-this-secret", "tw-demo-secret"];
+use super::{AppReplay, Config, DEFAULT_PORT, ServerConfig, replay};
 
 /// Where a configuration is read from. Kept by the server, so that a reload reads the same places. Without `Debug`:
 /// the environment holds secrets.
@@ -60,6 +58,8 @@ pub struct Loaded {
 pub struct Draft {
     pub schema: ConfigSchema,
     document: Value,
+    /// `replay` of the built-in app, which is in no list.
+    built_in_replay: AppReplay,
     origins: BTreeMap<String, Origin>,
     problems: Vec<Problem>,
     warnings: Vec<String>,
@@ -158,6 +158,7 @@ impl Draft {
         Draft {
             schema: ConfigSchema::new(),
             document,
+            built_in_replay: AppReplay::default(),
             origins: BTreeMap::new(),
             problems: Vec::new(),
             warnings: Vec::new(),
@@ -197,13 +198,28 @@ impl Draft {
         list.len() - 1
     }
 
-    pub fn set_in_app(&mut self, index: usize, field: &str, value: String, origin: Origin) {
+    pub fn set_in_app(&mut self, index: usize, field: &str, value: impl Into<Value>, origin: Origin) {
         let app =
             self.document.get_mut("apps").and_then(|apps| apps.get_mut(index)).and_then(Value::as_object_mut);
         if let Some(app) = app {
-            app.insert(field.to_owned(), Value::from(value));
+            app.insert(field.to_owned(), value.into());
             self.origins.insert(format!("apps[{index}].{field}"), origin);
         }
+    }
+
+    /// Sets `replay` of the app that exists when nobody defined one.
+    pub fn set_built_in_replay(&mut self, value: Value, origin: Origin) {
+        let mut found = Vec::new();
+        let node = self.schema.app().property("replay");
+        node.into_iter().for_each(|node| node.check(&value, &origin.to_string(), &mut found));
+        if found.is_empty() {
+            match replay::app_replay(value) {
+                Ok(replay) => self.built_in_replay = replay,
+                Err(why) => found.push(Problem::new(origin.to_string(), why.to_string())),
+            }
+        }
+        self.problems.extend(found);
+        self.origins.insert("apps[0].replay".to_owned(), origin);
     }
 
     fn finish(mut self, source: Option<PathBuf>, environment: &Environment) -> Result<Loaded, Vec<Problem>> {
@@ -215,10 +231,11 @@ impl Draft {
         self.complete_app_limits();
         let listen_given = self.document.pointer("/server/listen").is_some();
         let origins = self.all_origins();
-        let file: File = match serde_path_to_error::deserialize(&self.document) {
+        let mut file: File = match serde_path_to_error::deserialize(&self.document) {
             Ok(file) => file,
             Err(why) => return Err(vec![Problem::new(why.path().to_string(), why.inner().to_string())]),
         };
+        file.built_in_replay = self.built_in_replay.clone();
         let mut found = Vec::new();
         let mut config = file.resolve(source, &mut found);
         self.report(found);
@@ -333,54 +350,6 @@ impl Draft {
 /// `[0]`
 fn is_index(rest: &str) -> bool {
     rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).is_some_and(|n| n.parse::<usize>().is_ok())
-}
-
-/// What works and is probably a mistake.
-fn doubts(config: &Config) -> Vec<String> {
-    let mut doubts = Vec::new();
-    for app in config.apps.iter().filter(|_| !config.default_app) {
-        doubts.extend(app_doubts(app));
-        let event = app.limits.max_event_bytes;
-        if config.server.max_request_body_bytes < event {
-            doubts.push(format!(
-                "app {}: max_event_bytes is {event}, but server.max_request_body_bytes is only {}",
-                app.id, config.server.max_request_body_bytes
-            ));
-        }
-        if config.server.outbox_bytes < event.saturating_mul(2) {
-            doubts.push(format!(
-                "app {}: server.outbox_bytes ({}) holds hardly one event of max_event_bytes ({event}), slow clients \
-                 will be closed",
-                app.id, config.server.outbox_bytes
-            ));
-        }
-    }
-    doubts
-}
-
-fn app_doubts(app: &AppConfig) -> Vec<String> {
-    let mut doubts = Vec::new();
-    if !app.id.bytes().all(|b| b.is_ascii_digit()) {
-        doubts.push(format!(
-            "app {}: the Python SDK and the URL forms of the Go and Node SDKs accept only digits as an app id",
-            app.id
-        ));
-    }
-    for pair in &app.credentials {
-        let secret = pair.secret.expose();
-        if PUBLISHED_SECRETS.contains(&secret) {
-            doubts.push(format!(
-                "app {}: the secret of key {} stands in manuals, choose another",
-                app.id, pair.key
-            ));
-        } else if secret.trim() != secret {
-            doubts.push(format!(
-                "app {}: the secret of key {} begins or ends with white space",
-                app.id, pair.key
-            ));
-        }
-    }
-    doubts
 }
 
 impl fmt::Display for Origin {

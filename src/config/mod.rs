@@ -1,20 +1,24 @@
 //! What the server is told to do: every setting resolved to a value, wherever it came from.
 //!
 //! Values come in four layers, the first that speaks wins: flag, environment, file, default. The sections below
-//! (`ServerConfig`, `AdminConfig`, `LogConfig`, `AppLimits`) are at once the shape of the file, the source of
+//! (`ServerConfig`, `AdminConfig`, `LogConfig`, `ReplayConfig`, `AppLimits`) are at once the shape of the file, the source of
 //! `config.schema.json` and of the environment's names, so a setting is declared exactly once: here.
 
 mod changes;
+mod doubts;
 mod environment;
 mod file;
 mod load;
 mod problem;
+mod replay;
 pub mod schema;
 mod text;
+mod units;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -24,6 +28,9 @@ pub use self::changes::{Change, changes, effective};
 pub use self::file::AppFile;
 pub use self::load::{Flag, Loaded, Origin, Sources};
 pub use self::problem::{ConfigError, Problem};
+pub use self::replay::{
+    AppReplay, ChannelPattern, Durability, OnStoreError, ReplayConfig, ReplayRule, StoreKind,
+};
 
 /// The port of everything clients and publishers use; soketi's, so that existing snippets keep working.
 pub const DEFAULT_PORT: u16 = 6001;
@@ -42,6 +49,7 @@ pub struct Config {
     pub server: ServerConfig,
     pub admin: AdminConfig,
     pub log: LogConfig,
+    pub replay: ReplayConfig,
     pub apps: Vec<AppConfig>,
     /// The built-in app is the only one.
     pub default_app: bool,
@@ -153,6 +161,7 @@ pub struct AppConfig {
     pub watchlist: bool,
     pub strict_user_info: bool,
     pub authorized_connections: bool,
+    pub replay: AppReplay,
     pub limits: AppLimits,
 }
 
@@ -226,6 +235,21 @@ pub struct AppLimits {
     /// Seconds a connection has to sign in or subscribe privately when `authorized_connections` is on (else 4009).
     #[schemars(range(min = 1, max = 3600))]
     pub authorization_timeout_seconds: u32,
+    /// Messages that are replayed to one subscriber at once; one who missed more is told so instead.
+    #[schemars(range(min = 1))]
+    pub max_replay_messages: u64,
+    /// Time between the comments that keep a quiet event stream (SSE) alive in proxies, ±10 %.
+    #[serde(with = "units::time")]
+    #[schemars(schema_with = "units::time_schema", extend("minimum" = 1, "maximum" = 3600))]
+    pub keepalive_interval: Duration,
+    /// Time after which a WebSocket is closed with 4200, ±10 %, and its client comes back at once; 0 = off.
+    #[serde(with = "units::time")]
+    #[schemars(schema_with = "units::time_schema", extend("maximum" = replay::MAX_WINDOW_SECONDS))]
+    pub max_connection_lifetime: Duration,
+    /// Time after which an event stream (SSE) is ended, ±10 %, and its client comes back at once; 0 = off.
+    #[serde(with = "units::time")]
+    #[schemars(schema_with = "units::time_schema", extend("maximum" = replay::MAX_WINDOW_SECONDS))]
+    pub max_sse_lifetime: Duration,
 }
 
 impl Config {
@@ -241,6 +265,7 @@ impl Config {
             },
             admin: AdminConfig { listen: Some(any_port) },
             log: LogConfig::default(),
+            replay: ReplayConfig::default(),
             apps,
             default_app: false,
             source: None,
@@ -339,6 +364,7 @@ impl Default for AppConfig {
             watchlist: true,
             strict_user_info: false,
             authorized_connections: false,
+            replay: AppReplay::default(),
             limits: AppLimits::default(),
         }
     }
@@ -368,6 +394,10 @@ impl Default for AppLimits {
             idle_seconds: 120,
             pong_timeout_seconds: 30,
             authorization_timeout_seconds: 30,
+            max_replay_messages: 10_000,
+            keepalive_interval: Duration::from_secs(25),
+            max_connection_lifetime: Duration::ZERO,
+            max_sse_lifetime: Duration::from_secs(2 * 60 * 60),
         }
     }
 }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::file::File;
 use super::problem::{Problem, nearest};
 use super::text;
+use super::units::Quantity;
 
 /// The schema, ready to be walked.
 pub struct ConfigSchema {
@@ -44,6 +45,11 @@ impl ConfigSchema {
         self.follow(&self.root)
     }
 
+    /// One app of the list.
+    pub fn app(&self) -> Node<'_> {
+        self.root().property("apps").map_or(self.root(), Node::items)
+    }
+
     /// Everything in `document` that the schema does not allow.
     pub fn check(&self, document: &Value) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -70,10 +76,13 @@ impl ConfigSchema {
 
     /// Sections that have a key of this name, for a key that stands in the wrong one.
     fn homes_of(&self, key: &str) -> Option<String> {
-        let lists = ["apps[]", "apps[].limits"];
-        let app = self.root().property("apps").map(|apps| apps.items());
-        if app.is_some_and(|app| app.property(key).is_some()) {
-            return Some(lists[0].to_owned());
+        let app = self.app();
+        let replay = app.property("replay");
+        let rule = replay.and_then(|replay| replay.property("rules")).map(Node::items);
+        let lists = [("apps[]", Some(app)), ("apps[].replay", replay), ("apps[].replay.rules[]", rule)];
+        let list = lists.into_iter().find(|(_, node)| node.is_some_and(|node| node.property(key).is_some()));
+        if let Some((home, _)) = list {
+            return Some(home.to_owned());
         }
         let paths = self.paths();
         let section = paths.iter().filter_map(|p| p.rsplit_once('.')).find(|(_, last)| *last == key);
@@ -166,7 +175,8 @@ impl<'a> Node<'a> {
         }
     }
 
-    fn check(self, value: &Value, at: &str, problems: &mut Vec<Problem>) {
+    /// Adds everything in `value` that is not allowed here.
+    pub fn check(self, value: &Value, at: &str, problems: &mut Vec<Problem>) {
         match value {
             Value::Object(object) if self.is_section() => self.check_object(object, at, problems),
             Value::Array(list) if self.allows("array") => {
@@ -209,7 +219,12 @@ impl<'a> Node<'a> {
     }
 
     fn check_text(self, given: &str, at: &str, problems: &mut Vec<Problem>) {
-        if let Err(why) = text::check(self.format(), given) {
+        if let Some(quantity) = Quantity::of_format(self.format()) {
+            let (low, high) = self.range();
+            if !quantity.parse(given).is_some_and(|number| (low..=high).contains(&number)) {
+                problems.push(self.mismatch(&Value::from(given), at));
+            }
+        } else if let Err(why) = text::check(self.format(), given) {
             problems.push(Problem::new(at, why));
         }
     }
@@ -243,7 +258,12 @@ impl<'a> Node<'a> {
             return one_of(&words);
         }
         if self.is_section() {
-            return "an object".to_owned();
+            let switch = if self.allows("boolean") { "true, false or " } else { "" };
+            return format!("{switch}an object");
+        }
+        if let Some(quantity) = Quantity::of_format(self.format()) {
+            let (low, high) = self.range();
+            return quantity.wanted(low, high);
         }
         if self.allows("array") {
             return if self.allows("string") { "a list of texts in quotes" } else { "a list" }.to_owned();

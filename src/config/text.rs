@@ -6,6 +6,8 @@ use ipnet::IpNet;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+use super::replay;
+
 /// Checks `text` against the grammar that a schema's `format` names. Unknown formats allow everything.
 pub fn check(format: &str, text: &str) -> Result<(), String> {
     match format {
@@ -18,6 +20,8 @@ pub fn check(format: &str, text: &str) -> Result<(), String> {
         "app-key" => check_app_key(text),
         "app-secret" => check_secret(text),
         "origin" => check_origin(text),
+        "channel-pattern" => replay::check_pattern(text),
+        "directory" => check_directory(text),
         _ => Ok(()),
     }
 }
@@ -106,6 +110,10 @@ fn check_origin(text: &str) -> Result<(), String> {
     Err(format!(
         r#"expected a host or an origin such as "example.com", "*.example.com" or "https://example.com", got {text:?}"#
     ))
+}
+
+fn check_directory(text: &str) -> Result<(), String> {
+    if text.is_empty() { Err("is empty, expected a directory".to_owned()) } else { Ok(()) }
 }
 
 /// A list of text that may also be written as one string with commas.

@@ -6,9 +6,13 @@ use serde_json::value::RawValue;
 use tidewire_protocol::DataToken;
 use tidewire_protocol::channel_name::{Access, ChannelName};
 use tidewire_protocol::error::Refusal;
+use tidewire_protocol::{frame, server_message};
 
 use crate::app::Settings;
-use crate::hub::Publish;
+use crate::hub::{Overloaded, Publish};
+use crate::node::Node;
+use crate::replay::publish::PublishDone;
+use crate::worker::mailbox::{ConnectionRef, Job};
 use crate::worker::state::State;
 
 /// Passes the event on to the channel's other subscribers, or says why not.
@@ -31,6 +35,8 @@ pub fn relay(state: &mut State, slot: u32, event: &str, channel: &str, data: Opt
     if !connection.client_events.try_take(1, now_ms) {
         return state.refuse(slot, &Refusal::ClientEventRate { per_second });
     }
+    let (sender, node) = (state.reference(slot), Arc::clone(&state.node));
+    let connection = state.at(slot);
     let publish = Publish {
         channel: name,
         event,
@@ -39,12 +45,25 @@ pub fn relay(state: &mut State, slot: u32, event: &str, channel: &str, data: Opt
         except: Some(connection.socket_id),
         cache_ttl_ms: None,
     };
-    let result = app.channels.publish(publish, 0, now_ms);
+    let result = app.relay(publish, || tell_failure(&node, sender));
     app.metrics.client_events.inc();
-    if let Err(overloaded) = result {
+    if result.is_err() {
         state.node.metrics.mailbox_full.inc();
-        state.send_error(slot, None, &overloaded.to_string());
+        state.send_error(slot, None, &Overloaded.to_string());
     }
+}
+
+/// Tells the sender when its event could not be stored, and so was not delivered.
+fn tell_failure(node: &Arc<Node>, sender: ConnectionRef) -> PublishDone {
+    let mailboxes = Arc::clone(&node.mailboxes);
+    Box::new(move |published| {
+        if let Err(error) = published {
+            let text =
+                format!("Client event rejected - it could not be stored ({error}), try again in a second");
+            let frame = frame::encode_text(&server_message::error(None, &text));
+            mailboxes[sender.worker as usize].push(Job::Send(sender, frame));
+        }
+    })
 }
 
 /// The checks that need no look at the channel.

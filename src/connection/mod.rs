@@ -5,6 +5,7 @@
 
 mod client_event;
 mod receive;
+mod resume;
 mod sign_in;
 mod subscribe;
 mod task;
@@ -19,6 +20,7 @@ use crate::socket::{Input, Socket};
 use crate::token_bucket::TokenBucket;
 
 pub use self::receive::receive;
+pub use self::resume::Replaying;
 pub use self::task::ConnectionTask;
 
 /// Seconds that a closed connection may take to read its close frame and hang up.
@@ -43,6 +45,8 @@ pub struct Connection {
     pub subscriptions: Vec<Subscription>,
     pub client_events: TokenBucket,
     pub input: Option<Box<Input>>,
+    /// Of a connection that has asked for replay, or reads too slowly.
+    pub replaying: Option<Box<Replaying>>,
     pub user: Option<Box<UserData>>,
 }
 
@@ -96,6 +100,10 @@ pub struct Subscription {
 }
 
 impl Connection {
+    pub fn replaying(&mut self) -> &mut Replaying {
+        self.replaying.get_or_insert_default()
+    }
+
     pub fn is_open(&self) -> bool {
         self.phase == Phase::Open
     }

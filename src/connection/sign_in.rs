@@ -22,6 +22,9 @@ pub fn sign_in(state: &mut State, slot: u32, auth: &str, user_data: &str) {
         user.watchlist_truncated = false;
     }
     let is_truncated = user.watchlist_truncated;
+    if let Some(seconds) = user.replay.lifetime_seconds {
+        state.limit_lifetime(slot, seconds);
+    }
     state.become_user(slot, user);
     state.send_text(slot, &server_message::signin_success(user_data));
     if is_truncated {

@@ -7,12 +7,15 @@ use tidewire_protocol::channel_name::{Access, ChannelName};
 use tidewire_protocol::error::Refusal;
 use tidewire_protocol::identity::{Member, MemberLimits};
 use tidewire_protocol::message::Subscribe;
+use tidewire_protocol::replay::Start;
 use tidewire_protocol::{frame, server_message};
 
+use super::resume::{self, Beginning, ReplayRefused};
 use super::{Connection, Library};
 use crate::app::Settings;
 use crate::hub::Subscribed;
-use crate::hub::channel::{JoinLimits, JoinRefused, Joined};
+use crate::hub::channel::{Channel, JoinLimits, JoinRefused, Joined, LogPosition};
+use crate::replay::store::StreamName;
 use crate::worker::state::State;
 
 pub fn subscribe(state: &mut State, slot: u32, request: &Subscribe<'_>) {
@@ -22,28 +25,104 @@ pub fn subscribe(state: &mut State, slot: u32, request: &Subscribe<'_>) {
         Ok(name) => name,
         Err(error) => return refuse(state, slot, &request.channel, &Refusal::Name(error)),
     };
-    if is_subscribed(state, slot, name.as_str()) {
+    let asked = match resume::request_of(state, slot, request) {
+        Ok(asked) => asked,
+        Err(error) => return refuse_replay(state, slot, name.as_str(), &error.into()),
+    };
+    // What the URL asks for every subscription is for new ones.
+    let goes_back = matches!(request.replay, Some(Ok(asked)) if asked.start != Start::Live);
+    if is_waiting(state, slot, name.as_str()) || (!goes_back && is_subscribed(state, slot, name.as_str())) {
         // The subscription that exists is untouched, so nobody hears of an error on the channel itself.
         return state.refuse(slot, &Refusal::AlreadySubscribed { channel: name.as_str() });
     }
-    let connection = state.at(slot);
-    let max_subscriptions = settings.limits.max_subscriptions_per_connection;
-    let member = if connection.subscriptions.len() >= max_subscriptions {
-        Err(Refused::plain(Refusal::TooManySubscriptions { max_subscriptions }))
-    } else {
-        authorize(connection, &settings, name, request)
-    };
-    let member = match member {
+    let member = match check(state, slot, &settings, name, request) {
         Ok(member) => member,
         Err(refused) => return refuse_with(state, slot, name.as_str(), &refused),
     };
+    match resume::begin(state, slot, name, request, asked, &settings) {
+        Ok(Some(beginning)) => join(state, slot, &settings, name, member, beginning),
+        Ok(None) => {}
+        Err(refused) => refuse_replay(state, slot, name.as_str(), &refused),
+    }
+}
+
+/// Goes on with a subscription for which the store was asked. All is checked anew: time has passed.
+pub fn subscribe_at(
+    state: &mut State,
+    slot: u32,
+    request: &Subscribe<'_>,
+    beginning: Result<Beginning, ReplayRefused<'_>>,
+) {
+    let app = Arc::clone(&state.at(slot).app);
+    let settings = app.settings();
+    let beginning = match beginning {
+        Ok(beginning) => beginning,
+        Err(refused) => return refuse_replay(state, slot, &request.channel, &refused),
+    };
+    let name = match ChannelName::parse(&request.channel, settings.limits.max_channel_name_length) {
+        Ok(name) => name,
+        Err(error) => return refuse(state, slot, &request.channel, &Refusal::Name(error)),
+    };
+    match check(state, slot, &settings, name, request) {
+        Ok(member) => join(state, slot, &settings, name, member, beginning),
+        Err(refused) => refuse_with(state, slot, name.as_str(), &refused),
+    }
+}
+
+/// The right to join, and the room to; gives the member identity on presence channels. Who goes back in a channel it
+/// is in has to show its right again: what it may see of the past is part of what was signed.
+fn check(
+    state: &mut State,
+    slot: u32,
+    settings: &Settings,
+    name: ChannelName<'_>,
+    request: &Subscribe<'_>,
+) -> Result<Option<Member>, Refused> {
+    let max_subscriptions = settings.limits.max_subscriptions_per_connection;
+    let connection = state.at(slot);
+    let waiting = connection.replaying.as_ref().map_or(0, |replaying| replaying.waiting());
+    if connection.subscriptions.len() + waiting >= max_subscriptions
+        && !is_subscribed(state, slot, name.as_str())
+    {
+        return Err(Refused::plain(Refusal::TooManySubscriptions { max_subscriptions }));
+    }
+    authorize(state.at(slot), settings, name, request)
+}
+
+fn join(
+    state: &mut State,
+    slot: u32,
+    settings: &Settings,
+    name: ChannelName<'_>,
+    member: Option<Member>,
+    beginning: Beginning,
+) {
+    let app = Arc::clone(&state.at(slot).app);
+    if beginning != Beginning::Stock
+        && let Some(channel) = app.channels.get(name.as_str())
+        && state.subscription_position(slot, channel.id).is_some()
+    {
+        return go_back(state, slot, &channel, beginning);
+    }
     let limits = JoinLimits {
         max_members: settings.limits.max_presence_members,
         announce_count: settings.subscription_count,
     };
     let now_ms = state.node.clock.now_ms();
-    match app.channels.subscribe(name, state.worker, member.as_ref(), limits, now_ms) {
-        Ok(subscribed) => enter(state, slot, name, subscribed, member),
+    let rule = settings.replay.rule(name.as_str());
+    let replay = rule.and_then(|_| state.node.replay.get());
+    let position = replay.map(|replay| {
+        let stream = StreamName { app: app.id.clone(), channel: name.as_str().into() };
+        move || replay.position(&stream)
+    });
+    let log_position = position.as_ref().map(|position| position as LogPosition<'_>);
+    match app.channels.subscribe(name, state.worker, member.as_ref(), limits, log_position, now_ms) {
+        Ok(subscribed) => {
+            if let Some(lifetime) = rule.and_then(|rule| rule.max_connection_lifetime) {
+                state.limit_lifetime(slot, lifetime.as_secs());
+            }
+            enter(state, slot, name, subscribed, member, beginning);
+        }
         Err(JoinRefused::TooManyMembers | JoinRefused::Gone) => {
             let max_members = limits.max_members;
             refuse(
@@ -63,8 +142,13 @@ pub fn unsubscribe(state: &mut State, slot: u32, channel: &str) {
         .channels
         .get(channel)
         .and_then(|channel| state.subscription_position(slot, channel.id));
+    let was_waiting = match &mut state.at(slot).replaying {
+        Some(replaying) => replaying.cancel(channel),
+        None => false,
+    };
     match position {
         Some(position) => state.unsubscribe(slot, position),
+        None if was_waiting => {}
         None => state.refuse(slot, &Refusal::NotSubscribed { channel }),
     }
 }
@@ -76,18 +160,43 @@ fn enter(
     name: ChannelName<'_>,
     subscribed: Subscribed,
     member: Option<Member>,
+    beginning: Beginning,
 ) {
-    let Subscribed { channel, joined: Joined { after, succeeded, cached, .. } } = subscribed;
+    let Subscribed { channel, joined: Joined { after, succeeded, cached, log_head, .. } } = subscribed;
     if name.needs_auth() {
         state.at(slot).is_authorized = true;
     }
+    let id = channel.id;
     state.add_subscription(slot, channel, after, member.map(|member| member.user_id));
-    state.send_text(slot, &succeeded);
+    match resume::answer_of(beginning, log_head) {
+        Some(answer) => state.send_text(slot, &server_message::with_replay(&succeeded, &answer)),
+        None => state.send_text(slot, &succeeded),
+    }
     match cached {
         None => {}
+        // It is among what comes out of the log, or the client has it.
+        Some(Some(_)) if matches!(beginning, Beginning::After { .. }) => {}
         Some(Some(frame)) => state.send(slot, &frame),
         Some(None) => state.send_text(slot, &server_message::cache_miss(name.as_str())),
     }
+    if let Some(head) = log_head {
+        state.begin_following(slot, id, head, beginning);
+    }
+}
+
+/// Takes a subscriber back to where it asks; the rest of its subscription is untouched.
+fn go_back(state: &mut State, slot: u32, channel: &Channel, beginning: Beginning) {
+    let head = channel.log_head();
+    if let Some(answer) = resume::answer_of(beginning, head) {
+        state.send_text(slot, &server_message::replay_resumed(channel.name(), &answer));
+    }
+    if let Some(head) = head {
+        state.begin_following(slot, channel.id, head, beginning);
+    }
+}
+
+fn is_waiting(state: &mut State, slot: u32, channel: &str) -> bool {
+    state.at(slot).replaying.as_ref().is_some_and(|replaying| replaying.is_waiting_for(channel))
 }
 
 fn is_subscribed(state: &mut State, slot: u32, channel: &str) -> bool {
@@ -193,6 +302,12 @@ impl Refused {
 
 fn refuse(state: &mut State, slot: u32, channel: &str, refusal: &Refusal<'_>) {
     refuse_with(state, slot, channel, &Refused::new(refusal, None));
+}
+
+/// Who asked for replay is told in the name of the channel, whatever its library: it must not take itself for live.
+fn refuse_replay(state: &mut State, slot: u32, channel: &str, refused: &ReplayRefused<'_>) {
+    state.send_error(slot, None, &refused.refusal.to_string());
+    state.send_text(slot, &refused.subscription_error(channel));
 }
 
 /// The error frame, and for pusher-js the event that Echo's `channel.error()` listens to (2.14).

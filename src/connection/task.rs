@@ -42,11 +42,16 @@ impl Future for ConnectionTask {
             return Poll::Ready(());
         };
         // A write error is seen by the next read.
-        let _ = match connection.phase {
-            Phase::Open => connection.socket.poll_flush(cx),
-            Phase::Closing => connection.socket.poll_shutdown(cx),
+        match connection.phase {
+            Phase::Open => {
+                let flushed = connection.socket.poll_flush(cx);
+                if flushed.is_ready() && connection.replaying.is_some() {
+                    state.chase(self.slot);
+                }
+            }
+            Phase::Closing => drop(connection.socket.poll_shutdown(cx)),
             Phase::Expired => return Poll::Ready(()),
-        };
+        }
         Poll::Pending
     }
 }

@@ -83,7 +83,17 @@ pub fn empty_object() -> Reply {
 }
 
 pub fn json(body: &impl Serialize) -> Reply {
-    with_body(StatusCode::OK, JSON, to_json(body))
+    json_with(StatusCode::OK, body)
+}
+
+/// Errors whose members programs read, whatever they accept.
+pub fn json_with(status: StatusCode, body: &impl Serialize) -> Reply {
+    with_body(status, JSON, to_json(body))
+}
+
+/// What is JSON already.
+pub fn json_text(body: impl Into<Bytes>) -> Reply {
+    with_body(StatusCode::OK, JSON, body)
 }
 
 pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {

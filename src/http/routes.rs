@@ -39,6 +39,17 @@ pub enum Call<'p> {
     ChannelUsers {
         channel: &'p str,
     },
+    /// What is kept of a channel, in pages.
+    History {
+        channel: &'p str,
+    },
+    /// `DELETE` of the same path: what is kept goes.
+    Purge {
+        channel: &'p str,
+    },
+    HistoryState {
+        channel: &'p str,
+    },
     /// Publishing as it was before 2012 (4.9).
     LegacyTrigger {
         channel: &'p str,
@@ -63,7 +74,7 @@ pub enum NoRoute {
 }
 
 /// Segments of the longest route.
-const MAX_SEGMENTS: usize = 5;
+const MAX_SEGMENTS: usize = 6;
 
 impl<'p> Route<'p> {
     /// Finds the route of a path that [`strip_prefix`] returned. Repeated slashes count as one.
@@ -77,7 +88,7 @@ impl<'p> Route<'p> {
         let route = Self::of_segments(&found[..count]).ok_or(NoRoute::NotFound)?;
         let allow = route.allow();
         let is_allowed = allow.split(", ").any(|allowed| allowed == method.as_str());
-        if is_allowed { Ok(route) } else { Err(NoRoute::MethodNotAllowed { allow }) }
+        if is_allowed { Ok(route.by(method)) } else { Err(NoRoute::MethodNotAllowed { allow }) }
     }
 
     fn of_segments(segments: &[&'p str]) -> Option<Self> {
@@ -94,11 +105,21 @@ impl<'p> Route<'p> {
         Some(Self::Api { app_id, call })
     }
 
+    /// The one of a path's routes that is meant by its method.
+    fn by(self, method: &Method) -> Self {
+        match self {
+            Self::Api { app_id, call: Call::History { channel } } if *method == Method::DELETE => {
+                Self::Api { app_id, call: Call::Purge { channel } }
+            }
+            route => route,
+        }
+    }
+
     fn allow(self) -> &'static str {
         match self {
             // HEAD is for probes: a signature names its method, and no SDK signs HEAD.
             Self::Probe(_) | Self::Socket => "GET, HEAD",
-            Self::Api { call, .. } => call.method(),
+            Self::Api { call, .. } => call.allow(),
         }
     }
 
@@ -123,6 +144,8 @@ impl<'p> Call<'p> {
             ["channels"] => Self::Channels,
             ["channels", channel] => Self::Channel { channel },
             ["channels", channel, "users"] => Self::ChannelUsers { channel },
+            ["channels", channel, "history"] => Self::History { channel },
+            ["channels", channel, "history", "state"] => Self::HistoryState { channel },
             ["channels", channel, "events"] => Self::LegacyTrigger { channel },
             ["channels", channel, "stats"] => Self::LegacyStats { channel },
             ["users", user_id, "terminate_connections"] => Self::TerminateUser { user_id },
@@ -131,12 +154,14 @@ impl<'p> Call<'p> {
         })
     }
 
-    fn method(self) -> &'static str {
+    fn allow(self) -> &'static str {
         match self {
+            Self::History { .. } | Self::Purge { .. } => "GET, DELETE",
             Self::Trigger | Self::Batch | Self::LegacyTrigger { .. } | Self::TerminateUser { .. } => "POST",
             Self::Channels
             | Self::Channel { .. }
             | Self::ChannelUsers { .. }
+            | Self::HistoryState { .. }
             | Self::LegacyStats { .. }
             | Self::Connections => "GET",
         }
@@ -149,6 +174,9 @@ impl<'p> Call<'p> {
             Self::Channels => "channels",
             Self::Channel { .. } => "channel",
             Self::ChannelUsers { .. } => "channel_users",
+            Self::History { .. } => "history",
+            Self::Purge { .. } => "purge_history",
+            Self::HistoryState { .. } => "history_state",
             Self::LegacyTrigger { .. } => "legacy_events",
             Self::LegacyStats { .. } => "legacy_stats",
             Self::TerminateUser { .. } => "terminate_connections",
@@ -184,6 +212,15 @@ pub fn socket_key<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
     }
 }
 
+/// The app key of a path for event streams.
+pub fn stream_key<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
+    let mut segments = strip_prefix(path, prefix).split('/').filter(|segment| !segment.is_empty());
+    match (segments.next(), segments.next(), segments.next(), segments.next()) {
+        (Some("app"), Some(key), Some("sse"), None) => Some(key),
+        _ => None,
+    }
+}
+
 /// What stands before `/app/…` or `/apps/…` in a path that has no route: the prefix a proxy passed on and the
 /// configuration does not name.
 pub fn unknown_prefix(path: &str) -> Option<&str> {
@@ -211,6 +248,8 @@ mod tests {
             ("/apps/42/channels", Call::Channels),
             ("/apps/42/channels/presence-a", Call::Channel { channel }),
             ("/apps/42/channels/presence-a/users", Call::ChannelUsers { channel }),
+            ("/apps/42/channels/presence-a/history", Call::History { channel }),
+            ("/apps/42/channels/presence-a/history/state", Call::HistoryState { channel }),
             ("/apps/42/channels/presence-a/stats", Call::LegacyStats { channel }),
             ("/apps/42/connections", Call::Connections),
         ] {
@@ -235,7 +274,7 @@ mod tests {
     #[test]
     fn s185_an_unknown_path_is_not_found_and_a_wrong_method_is_not_allowed() {
         for path in
-            ["/apps/42", "/apps/42/nothing", "/apps/42/channels/a/b/c", "/apps/42/channels/a/users/b/c/d"]
+            ["/apps/42", "/apps/42/nothing", "/apps/42/channels/a/b/c", "/apps/42/channels/a/history/state/d"]
         {
             assert_eq!(get(path), Err(NoRoute::NotFound), "{path}");
         }
@@ -243,6 +282,16 @@ mod tests {
         assert_eq!(post("/apps/42/channels"), Err(NoRoute::MethodNotAllowed { allow: "GET" }));
         let options = Route::find(&Method::OPTIONS, "/apps/42/events");
         assert_eq!(options, Err(NoRoute::MethodNotAllowed { allow: "POST" }));
+    }
+
+    #[test]
+    fn history_is_read_or_purged_by_its_method() {
+        let path = "/apps/42/channels/a/history";
+        let route = Route::find(&Method::DELETE, path);
+        assert_eq!(route, Ok(Route::Api { app_id: Some("42"), call: Call::Purge { channel: "a" } }));
+        assert_eq!(post(path), Err(NoRoute::MethodNotAllowed { allow: "GET, DELETE" }));
+        let state = Route::find(&Method::DELETE, "/apps/42/channels/a/history/state");
+        assert_eq!(state, Err(NoRoute::MethodNotAllowed { allow: "GET" }));
     }
 
     #[test]
@@ -273,6 +322,15 @@ mod tests {
         assert_eq!(socket_key("/app", ""), Some(""));
         assert_eq!(socket_key("/app/key/more", ""), None);
         assert_eq!(socket_key("/apps/42/events", ""), None);
+    }
+
+    #[test]
+    fn a_stream_has_a_path_below_that_of_sockets() {
+        assert_eq!(stream_key("/app/key/sse", ""), Some("key"));
+        assert_eq!(stream_key("//ws//app/key/sse/", "/ws"), Some("key"));
+        for path in ["/app/key", "/app/sse", "/app/key/sse/more", "/apps/42/sse", "/app/key/SSE"] {
+            assert_eq!(stream_key(path, ""), None, "{path}");
+        }
     }
 
     #[test]

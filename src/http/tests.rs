@@ -83,7 +83,7 @@ impl Api {
         let name = ChannelName::parse(channel, 200).unwrap();
         let member = user_id.map(|id| Member { user_id: id.into(), user_info: None });
         let limits = JoinLimits { max_members: 100, announce_count: false };
-        app.channels.subscribe(name, 0, member.as_ref(), limits, 0).unwrap();
+        app.channels.subscribe(name, 0, member.as_ref(), limits, None, 0).unwrap();
         self.delivered();
     }
 

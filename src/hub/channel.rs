@@ -4,15 +4,20 @@
 //! joining, leaving and publishing each take it once, so that every worker receives the channel's frames in
 //! the same order and a newcomer's snapshot joins the stream without a hole or a repetition.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tidewire_protocol::channel_name::{Access, ChannelName};
 use tidewire_protocol::identity::Member;
+use tidewire_protocol::position::Position;
+use tidewire_protocol::replay::Reason;
 use tidewire_protocol::socket_id::SocketId;
 use tidewire_protocol::{frame, server_message};
 
 use super::members::{Full, Members};
+use crate::replay::event::StoredEvent;
+use crate::replay::ring::Ring;
+use crate::replay::store::Retention;
 use crate::sync::lock;
 use crate::worker::mailbox::{Audience, Delivery, Job, Mailbox};
 
@@ -43,6 +48,8 @@ struct State {
     members: Option<Box<Members>>,
     cached: Option<Box<Cached>>,
     count: CountThrottle,
+    /// Of a stored channel that somebody has joined: the end of its log, as far as it was delivered.
+    ring: Option<Box<Ring>>,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +77,9 @@ pub struct JoinLimits {
     pub announce_count: bool,
 }
 
+/// Asks the store where a channel's log stands.
+pub type LogPosition<'a> = &'a dyn Fn() -> Position;
+
 /// A connection was added to the channel.
 #[derive(Debug)]
 pub struct Joined {
@@ -79,6 +89,8 @@ pub struct Joined {
     pub succeeded: String,
     /// Of cache channels: the cached frame, or `None` inside for a miss.
     pub cached: Option<Option<Bytes>>,
+    /// Of stored channels: the newest message. Later ones are delivered, as far as the newcomer is live.
+    pub log_head: Option<Position>,
     /// The count frame waits for the throttle to pass: call [`Channel::flush_count`] later.
     pub count_is_pending: bool,
 }
@@ -138,12 +150,14 @@ impl Channel {
         self.access
     }
 
-    /// Adds a connection of `worker`, with its member identity on a presence channel.
+    /// Adds a connection of `worker`, with its member identity on a presence channel. On a stored one `log_position`
+    /// tells where the log stands, should nobody else have joined.
     pub fn join(
         &self,
         worker: usize,
         member: Option<&Member>,
         limits: JoinLimits,
+        log_position: Option<LogPosition<'_>>,
         mailboxes: &[Mailbox],
         now_ms: u64,
     ) -> Result<Joined, JoinRefused> {
@@ -170,8 +184,9 @@ impl Channel {
         state.subscriptions += 1;
         let after = state.sequence;
         let cached = self.is_cache.then(|| state.live_cache(now_ms).map(|cached| cached.frame.clone()));
+        let log_head = log_position.map(|position| state.join_log(position));
         let count_is_pending = limits.announce_count && self.announce_count(&mut state, mailboxes, now_ms);
-        Ok(Joined { after, succeeded, cached, count_is_pending })
+        Ok(Joined { after, succeeded, cached, log_head, count_is_pending })
     }
 
     /// Removes a connection. `worker_is_done` says that it was the worker's last subscriber here.
@@ -216,13 +231,61 @@ impl Channel {
         if state.is_gone {
             return Published::Gone;
         }
-        let mut is_new_entry = false;
-        if let Some(CacheEntry { data, expires_ms }) = cache {
-            is_new_entry = state.cached.is_none();
-            state.cached = Some(Box::new(Cached { frame: frame.clone(), data, expires_ms }));
-        }
-        deliver(self.id, &mut state, mailboxes, frame, except, Audience::Everyone);
+        let is_new_entry = cache.is_some_and(|cache| state.keep(&frame, cache));
+        let delivery = Delivery::new(self.id, frame, except);
+        deliver(&mut state, mailboxes, delivery);
         Published::Done { is_new_entry }
+    }
+
+    /// As [`publish`](Self::publish), for a message that the log has taken in.
+    pub fn publish_stored(
+        &self,
+        event: Arc<StoredEvent>,
+        cache: Option<CacheEntry>,
+        mailboxes: &[Mailbox],
+    ) -> Published {
+        let mut state = lock(&self.state);
+        if state.is_gone {
+            return Published::Gone;
+        }
+        let is_new_entry = cache.is_some_and(|cache| state.keep(event.plain(), cache));
+        if state.takes_in(&event) {
+            let delivery = Delivery::new(self.id, event.plain().clone(), event.except);
+            deliver(&mut state, mailboxes, Delivery { stored: Some(event), ..delivery });
+        }
+        Published::Done { is_new_entry }
+    }
+
+    /// Every message after `cursor` and where that leads to; `None` when some of them are only in the log. Later
+    /// messages are on their way to the worker's mailbox, or will be.
+    pub fn catch_up(&self, cursor: u64) -> Option<(Position, Vec<Arc<StoredEvent>>)> {
+        let state = lock(&self.state);
+        let ring = state.ring.as_deref()?;
+        Some((ring.head(), ring.after(cursor)?.cloned().collect()))
+    }
+
+    /// Lets nobody have what was purged from the log.
+    pub fn forget_before(&self, serial: u64) {
+        if let Some(ring) = &mut lock(&self.state).ring {
+            ring.forget_before(serial);
+        }
+    }
+
+    /// Where the log stands for those who are subscribed; `None` when it is not stored, or nobody has joined.
+    pub fn log_head(&self) -> Option<Position> {
+        lock(&self.state).ring.as_deref().map(Ring::head)
+    }
+
+    /// Whether a client at `cursor` can go on from there; `None` when only the store can tell. `now_ms` is of the
+    /// store's clock.
+    pub fn resolve(
+        &self,
+        cursor: Position,
+        retention: &Retention,
+        max_replay: u64,
+        now_ms: u64,
+    ) -> Option<Result<(), Reason>> {
+        lock(&self.state).ring.as_deref()?.resolve(cursor, retention, max_replay, now_ms)
     }
 
     /// Sends the count that the throttle held back, once it may go.
@@ -304,7 +367,8 @@ impl Channel {
 
     fn push(&self, state: &mut State, mailboxes: &[Mailbox], text: &str, audience: Audience) {
         if state.workers != 0 {
-            deliver(self.id, state, mailboxes, frame::encode_text(text), None, audience);
+            let delivery = Delivery::new(self.id, frame::encode_text(text), None);
+            deliver(state, mailboxes, Delivery { audience, ..delivery });
         }
     }
 }
@@ -323,22 +387,39 @@ impl State {
         self.cached.as_deref().filter(|cached| cached.expires_ms > now_ms)
     }
 
+    /// Keeps a cache channel's last event; true when there was none before.
+    fn keep(&mut self, frame: &Bytes, cache: CacheEntry) -> bool {
+        let CacheEntry { data, expires_ms } = cache;
+        self.cached.replace(Box::new(Cached { frame: frame.clone(), data, expires_ms })).is_none()
+    }
+
+    /// Where the newcomer begins. The store's own position counts while no ring does: what was stored since will still
+    /// be delivered, and is then known to be there already.
+    fn join_log(&mut self, position: LogPosition<'_>) -> Position {
+        self.ring.get_or_insert_with(|| Box::new(Ring::new(position()))).head()
+    }
+
+    /// Whether the message is new to those who are subscribed.
+    fn takes_in(&mut self, event: &Arc<StoredEvent>) -> bool {
+        if self.subscriptions == 0 {
+            // Whoever joins next asks the store where the log stands.
+            self.ring = None;
+            return false;
+        }
+        let before = Position { serial: event.serial() - 1, ..event.stamp.position };
+        // Subscribers without a ring came before the channel was stored.
+        self.ring.get_or_insert_with(|| Box::new(Ring::new(before))).push(event)
+    }
+
     fn is_idle(&self, now_ms: u64) -> bool {
         self.subscriptions == 0 && self.live_cache(now_ms).is_none()
     }
 }
 
 /// Gives the frame its place in the channel's order, and a copy to each worker with subscribers.
-fn deliver(
-    channel: u64,
-    state: &mut State,
-    mailboxes: &[Mailbox],
-    frame: Bytes,
-    except: Option<SocketId>,
-    audience: Audience,
-) {
+fn deliver(state: &mut State, mailboxes: &[Mailbox], delivery: Delivery) {
     state.sequence += 1;
-    let delivery = Delivery { channel, sequence: state.sequence, frame, except, audience };
+    let delivery = Delivery { sequence: state.sequence, ..delivery };
     let mut workers = state.workers;
     while workers != 0 {
         let worker = workers.trailing_zeros() as usize;

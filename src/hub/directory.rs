@@ -8,6 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use dashmap::DashSet;
 use tidewire_protocol::channel_name::{Access, ChannelName};
 use tidewire_protocol::frame;
@@ -15,7 +16,10 @@ use tidewire_protocol::identity::Member;
 use tidewire_protocol::socket_id::SocketId;
 use tidewire_protocol::{DataToken, server_message};
 
-use super::channel::{CacheEntry, Channel, ChannelInfo, JoinLimits, JoinRefused, Joined, Published};
+use super::channel::{
+    CacheEntry, Channel, ChannelInfo, JoinLimits, JoinRefused, Joined, LogPosition, Published,
+};
+use crate::replay::event::StoredEvent;
 use crate::sync::lock;
 use crate::telemetry::metrics::AppMetrics;
 use crate::worker::mailbox::Mailbox;
@@ -44,6 +48,22 @@ pub struct Publish<'a> {
     pub except: Option<SocketId>,
     /// How long a cache channel keeps the event; `None` for client events, which are never cached.
     pub cache_ttl_ms: Option<u64>,
+}
+
+/// Whether an event is kept on its channel.
+#[derive(Clone, Copy)]
+struct Caching {
+    /// Of cache channels.
+    expires_ms: Option<u64>,
+    /// Of the app.
+    max_events: usize,
+}
+
+impl Caching {
+    fn of(event: &Publish<'_>, max_events: usize, now_ms: u64) -> Self {
+        let ttl_ms = event.cache_ttl_ms.filter(|_| event.channel.is_cache());
+        Self { expires_ms: ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms)), max_events }
+    }
 }
 
 /// A worker's queue is full: nothing was sent, try again in a second.
@@ -80,11 +100,12 @@ impl Directory {
         worker: usize,
         member: Option<&Member>,
         limits: JoinLimits,
+        log_position: Option<LogPosition<'_>>,
         now_ms: u64,
     ) -> Result<Subscribed, JoinRefused> {
         loop {
             let channel = self.get_or_create(name);
-            match channel.join(worker, member, limits, &self.mailboxes, now_ms) {
+            match channel.join(worker, member, limits, log_position, &self.mailboxes, now_ms) {
                 Ok(joined) => {
                     if joined.count_is_pending {
                         lock(&self.pending_counts).push(Arc::clone(&channel));
@@ -126,41 +147,98 @@ impl Directory {
         max_cached_events: usize,
         now_ms: u64,
     ) -> Result<(), Overloaded> {
-        let cache_ttl_ms = event.cache_ttl_ms.filter(|_| event.channel.is_cache());
+        let caching = Caching::of(&event, max_cached_events, now_ms);
+        // A channel that nobody is subscribed to is made only to keep an event.
+        let found = self.get(event.channel.as_str());
+        if found.is_none() && caching.expires_ms.is_none() {
+            return Ok(());
+        }
+        if !self.has_room() {
+            return Err(Overloaded);
+        }
+        let text =
+            server_message::channel_event(event.event, event.channel.as_str(), event.data, event.user_id);
+        self.deliver_frame(found, event, &frame::encode_text(&text), caching, now_ms);
+        Ok(())
+    }
+
+    /// Delivers an event whose frame is encoded already, and that cannot be refused any more.
+    pub fn publish_live(&self, event: Publish<'_>, frame: &Bytes, max_cached_events: usize, now_ms: u64) {
+        let caching = Caching::of(&event, max_cached_events, now_ms);
+        self.deliver_frame(self.get(event.channel.as_str()), event, frame, caching, now_ms);
+    }
+
+    fn deliver_frame(
+        &self,
+        found: Option<Arc<Channel>>,
+        event: Publish<'_>,
+        frame: &Bytes,
+        caching: Caching,
+        now_ms: u64,
+    ) {
+        self.deliver(found, &event, caching, now_ms, |channel, entry| {
+            channel.publish(frame.clone(), event.except, entry, &self.mailboxes)
+        });
+    }
+
+    /// Delivers a message that the log has taken in, and cannot be refused any more. `event` says how it is cached.
+    pub fn publish_stored(
+        &self,
+        event: Publish<'_>,
+        stored: &Arc<StoredEvent>,
+        max_cached_events: usize,
+        now_ms: u64,
+    ) {
+        let caching = Caching::of(&event, max_cached_events, now_ms);
+        let found = self.get(event.channel.as_str());
+        self.deliver(found, &event, caching, now_ms, |channel, entry| {
+            channel.publish_stored(Arc::clone(stored), entry, &self.mailboxes)
+        });
+    }
+
+    /// Whether the workers keep up with what is published.
+    pub fn has_room(&self) -> bool {
+        self.mailboxes.iter().all(Mailbox::has_room)
+    }
+
+    /// Publishes on the channel that was found, or that is made for what it is to cache.
+    fn deliver(
+        &self,
+        mut found: Option<Arc<Channel>>,
+        event: &Publish<'_>,
+        caching: Caching,
+        now_ms: u64,
+        publish: impl Fn(&Channel, Option<CacheEntry>) -> Published,
+    ) {
         loop {
-            // A channel that nobody is subscribed to is made only to keep an event.
-            let channel = match self.get(event.channel.as_str()) {
+            let channel = match found {
                 Some(channel) => channel,
-                None if cache_ttl_ms.is_some() && self.has_cache_room(max_cached_events) => {
+                None if caching.expires_ms.is_some() && self.has_cache_room(caching.max_events) => {
                     self.get_or_create(event.channel)
                 }
-                None => return Ok(()),
+                None => return,
             };
-            if !self.mailboxes.iter().all(Mailbox::has_room) {
-                self.remove_idle(&channel, now_ms);
-                return Err(Overloaded);
-            }
-            let text = server_message::channel_event(event.event, channel.name(), event.data, event.user_id);
-            let cache =
-                cache_ttl_ms.filter(|_| self.may_cache(&channel, max_cached_events, now_ms)).map(|ttl_ms| {
-                    CacheEntry {
-                        data: event.data.decode().unwrap_or_default().into(),
-                        expires_ms: now_ms.saturating_add(ttl_ms),
-                    }
-                });
-            let keeps_event = cache.is_some();
-            match channel.publish(frame::encode_text(&text), event.except, cache, &self.mailboxes) {
-                Published::Gone => continue,
+            let expires_ms =
+                caching.expires_ms.filter(|_| self.may_cache(&channel, caching.max_events, now_ms));
+            let entry = expires_ms.map(|expires_ms| CacheEntry {
+                data: event.data.decode().unwrap_or_default().into(),
+                expires_ms,
+            });
+            match publish(&channel, entry) {
+                Published::Gone => {
+                    found = self.get(event.channel.as_str());
+                    continue;
+                }
                 Published::Done { is_new_entry: true } => {
                     self.cached_events.fetch_add(1, Ordering::Relaxed);
                 }
                 Published::Done { is_new_entry: false } => {}
             }
-            if !keeps_event && cache_ttl_ms.is_some() {
+            if expires_ms.is_none() && caching.expires_ms.is_some() {
                 // Another publish may have taken the last place since the channel was made.
                 self.remove_idle(&channel, now_ms);
             }
-            return Ok(());
+            return;
         }
     }
 
@@ -307,7 +385,7 @@ mod tests {
     fn a_channel_waits_once_however_often_its_count_crosses_the_threshold() {
         let directory = directory();
         let limits = JoinLimits { max_members: 1, announce_count: true };
-        let join = || directory.subscribe(name("news"), 0, None, limits, 10).unwrap().channel;
+        let join = || directory.subscribe(name("news"), 0, None, limits, None, 10).unwrap().channel;
         let channel = join();
         (1..100).for_each(|_| drop(join()));
         for _ in 0..5 {

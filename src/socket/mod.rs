@@ -37,8 +37,8 @@ pub struct Socket {
 pub enum Sent {
     /// Written, or waiting in the outbox. A connection that broke is noticed by its reading side.
     Accepted,
-    /// The outbox is full: the client reads too slowly and has to be closed.
-    Overflow,
+    /// The outbox is full: the client reads too slowly. Only the first `accepted` frames are on their way.
+    Overflow { accepted: usize },
 }
 
 impl Socket {
@@ -73,7 +73,7 @@ impl Socket {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.queue(frames, 0, max_bytes),
             Err(error) if is_hang_up(&error) => Sent::Accepted,
             // Out of memory, for example: what was not sent must not be skipped in silence.
-            Err(_) => Sent::Overflow,
+            Err(_) => Sent::Overflow { accepted: 0 },
         }
     }
 
@@ -91,9 +91,11 @@ impl Socket {
                 none.insert(Box::default())
             }
         };
+        let mut accepted = 0;
         for frame in frames {
             if written >= frame.len() {
                 written -= frame.len();
+                accepted += 1;
                 continue;
             }
             let mut is_too_much = outbox.bytes() + frame.len() - written > max_bytes;
@@ -105,9 +107,10 @@ impl Socket {
             // What was begun has to be finished, or the close frame would end up inside it.
             if !is_too_much || written > 0 {
                 outbox.push_rest(frame.clone(), written);
+                accepted += 1;
             }
             if is_too_much {
-                return Sent::Overflow;
+                return Sent::Overflow { accepted };
             }
             written = 0;
         }
@@ -120,6 +123,11 @@ impl Socket {
             outbox.drop_unbegun();
         }
         self.send(frame, usize::MAX);
+    }
+
+    /// Nothing waits to be written.
+    pub fn is_idle(&self) -> bool {
+        self.outbox.is_none()
     }
 
     /// Gives the task of [`poll_flush`](Self::poll_flush) a turn.

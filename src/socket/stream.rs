@@ -1,12 +1,14 @@
-//! The two kinds of byte stream below a WebSocket.
+//! The three kinds of byte stream below a WebSocket.
 
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use rustix::net::SendFlags;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop;
 use tokio_rustls::server::TlsStream;
 
 /// A stream whose handshake is over.
@@ -14,6 +16,8 @@ use tokio_rustls::server::TlsStream;
 pub enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// The client is in this process: it speaks for somebody who cannot speak WebSocket.
+    Pipe(DuplexStream),
 }
 
 impl Stream {
@@ -22,6 +26,8 @@ impl Stream {
         let stream = match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
+            // Whoever reads the other end sees to that.
+            Self::Pipe(_) => return,
         };
         // A socket that is broken already is noticed soon enough.
         #[cfg(target_os = "linux")]
@@ -29,7 +35,7 @@ impl Stream {
     }
 
     /// Writes what is taken at once. `WouldBlock` when that is nothing.
-    pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             // Not `TcpStream::try_write`: that reads the readiness tokio keeps for each socket, one more cache miss a
             // delivery. A later `poll_write_vectored` finds out for itself that it has to wait.
@@ -37,26 +43,36 @@ impl Stream {
                 Ok(rustix::net::send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
             }
             Self::Tls(stream) => {
-                // Nobody is to be woken: the caller queues what is left, and its task polls anew.
-                let mut cx = Context::from_waker(Waker::noop());
-                match Pin::new(&mut *stream).poll_write(&mut cx, bytes) {
-                    Poll::Ready(written) => {
-                        let _ = Pin::new(&mut *stream).poll_flush(&mut cx);
-                        written
-                    }
-                    Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-                }
+                let written = write_now(stream, bytes);
+                let _ = poll_now(|cx| Pin::new(&mut *stream).poll_flush(cx));
+                written
             }
+            Self::Pipe(stream) => write_now(stream, bytes),
         }
     }
 
     /// Encrypted bytes wait for the kernel, though everything was taken.
     pub(super) fn wants_flush(&self) -> bool {
         match self {
-            Self::Plain(_) => false,
+            Self::Plain(_) | Self::Pipe(_) => false,
             Self::Tls(stream) => stream.get_ref().1.wants_write(),
         }
     }
+}
+
+fn write_now(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<usize> {
+    match poll_now(|cx| Pin::new(&mut *stream).poll_write(cx, bytes)) {
+        Poll::Ready(written) => written,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+/// Polls once. Nobody is to be woken: the caller queues what is left, and its task polls anew.
+///
+/// Not within tokio's budget of the task: that of a delivery would be spent after 128 streams, and all others
+/// would look as if they had no room.
+fn poll_now<T>(poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    pin!(coop::unconstrained(poll_fn(poll))).poll(&mut Context::from_waker(Waker::noop()))
 }
 
 impl AsyncRead for Stream {
@@ -68,6 +84,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Pipe(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -77,6 +94,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Pipe(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -88,6 +106,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Pipe(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -95,6 +114,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Pipe(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -102,6 +122,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Pipe(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

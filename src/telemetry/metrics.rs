@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 use super::process::ProcessCollector;
+use super::replay_metrics::ReplayMetrics;
 
 /// Handles of all metrics of one server. Handles are shared atomics: cloning one is cheap.
 pub struct Metrics {
@@ -29,6 +30,7 @@ pub struct Metrics {
     pub http_connections: Gauge,
     /// 1 while the server drains.
     pub draining: Gauge,
+    pub replay: ReplayMetrics,
     config_reloads: Family<ResultLabels, Counter>,
 }
 
@@ -72,6 +74,7 @@ impl Metrics {
             ),
             http_connections: add(r, "tidewire_http_connections", "Open connections that speak HTTP"),
             draining: add(r, "tidewire_draining", "1 while the server drains, otherwise 0"),
+            replay: ReplayMetrics::register(r),
             config_reloads: add(r, "tidewire_config_reloads", "Reloads of the configuration, by result"),
             registry,
         }
@@ -164,7 +167,7 @@ impl fmt::Debug for Metrics {
     }
 }
 
-fn add<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+pub(super) fn add<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
     let metric = M::default();
     registry.register(name, help, metric.clone());
     metric

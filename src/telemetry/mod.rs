@@ -3,3 +3,4 @@
 pub mod logs;
 pub mod metrics;
 mod process;
+pub mod replay_metrics;

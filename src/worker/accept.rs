@@ -1,25 +1,27 @@
 //! New TCP connections: each speaks HTTP until it is upgraded.
 
+use std::cell::Cell;
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::Worker;
 use crate::handshake::Peer;
 use crate::http::body::BoxError;
+use crate::http::routes;
 use crate::node::{HttpPlace, Node};
-use crate::socket::Stream;
-use crate::tls::{HANDSHAKE_RECORD, Tls};
-use crate::{handshake, http, socket};
+use crate::tls::HANDSHAKE_RECORD;
+use crate::{handshake, http, socket, sse};
 
 /// Bytes of a request head that are read before it is refused with 431.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -63,47 +65,49 @@ impl Failures {
     }
 }
 
-/// Speaks HTTP with a client, inside TLS when it begins so and there is a certificate.
-async fn serve(worker: Rc<Worker>, _place: HttpPlace, stream: TcpStream, peer: SocketAddr) {
-    let node = &worker.node;
-    let address = peer.ip();
-    let result = match &node.tls {
-        None => serve_http(&worker, stream, Peer { address, is_tls: false }).await,
-        Some(tls) => match timeout(header_timeout(node), begin_tls(tls, stream)).await {
-            Ok(Ok(Stream::Plain(stream))) => {
-                serve_http(&worker, stream, Peer { address, is_tls: false }).await
-            }
-            Ok(Ok(Stream::Tls(stream))) => serve_http(&worker, *stream, Peer { address, is_tls: true }).await,
-            Ok(Err(error)) => Err(error.into()),
-            Err(elapsed) => Err(elapsed.into()),
-        },
-    };
-    if let Err(error) = result {
+/// Serves a client until it or the server is done with it.
+async fn serve(worker: Rc<Worker>, place: HttpPlace, stream: TcpStream, peer: SocketAddr) {
+    if let Err(error) = speak(&worker, place, stream, peer.ip()).await {
         tracing::debug!(target: "tidewire::http", %error, %peer, "an HTTP connection ended");
     }
 }
 
-/// Looks at the first byte: with a certificate, one port speaks TLS and plain HTTP.
-async fn begin_tls(tls: &Tls, stream: TcpStream) -> io::Result<Stream> {
+/// Speaks HTTP, inside TLS when the first byte says so and there is a certificate: one port has both.
+async fn speak(
+    worker: &Rc<Worker>,
+    place: HttpPlace,
+    stream: TcpStream,
+    address: IpAddr,
+) -> Result<(), BoxError> {
+    let plain = Peer { address, is_tls: false };
+    let Some(tls) = &worker.node.tls else { return serve_http(worker, place, stream, plain).await };
+    let deadline = Instant::now() + header_timeout(&worker.node);
     let mut first = [0];
-    stream.peek(&mut first).await?;
-    if first == [HANDSHAKE_RECORD] {
-        Ok(Stream::Tls(Box::new(tls.accept(stream).await?)))
-    } else {
-        Ok(Stream::Plain(stream))
+    timeout_at(deadline, stream.peek(&mut first)).await??;
+    if first != [HANDSHAKE_RECORD] {
+        return serve_http(worker, place, stream, plain).await;
     }
+    let stream = timeout_at(deadline, tls.accept(stream)).await??;
+    serve_http(worker, place, stream, Peer { address, is_tls: true }).await
 }
 
 async fn serve_http(
     worker: &Rc<Worker>,
+    place: HttpPlace,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
 ) -> Result<(), BoxError> {
-    let service = service_fn(async |request| {
+    let place = &Cell::new(Some(place));
+    let service = service_fn(async |request: Request<Incoming>| {
+        let path = request.uri().path();
         let reply = if socket::is_upgrade(&request) {
-            handshake::upgrade(worker, request, peer)
+            handshake::upgrade(worker, request, peer).map(sse::Body::Left)
+        } else if let Some(key) =
+            routes::stream_key(path, &worker.node.config.path_prefix).map(Box::<str>::from)
+        {
+            sse::answer(worker, request, peer, &key, place).await
         } else {
-            http::handle(&worker.node, request).await
+            http::handle(&worker.node, request).await.map(sse::Body::Left)
         };
         Ok::<_, Infallible>(reply)
     });

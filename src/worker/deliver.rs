@@ -1,15 +1,20 @@
 //! The mailbox becomes writes: all that waits for a channel goes out as one write per subscriber.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use tidewire_protocol::Position;
 use tidewire_protocol::error::{CloseCode, TERMINATED_BY_APP};
 
 use super::mailbox::{Audience, ConnectionRef, Delivery, Job};
 use super::state::{ById, Goodbye, State};
 use super::{Worker, drain};
 use crate::connection::{Connection, Library};
+use crate::replay::event::StoredEvent;
+use crate::replay::follower::Follower;
 use crate::socket::Sent;
 
 /// Writes after which a large fan-out lets the worker read again.
@@ -36,6 +41,7 @@ impl Worker {
                 match job {
                     Job::Deliver(_) => {}
                     Job::Send(connection, frame) => self.send(connection, &frame),
+                    Job::Log(connection, answer) => self.state().log_answered(connection, *answer),
                     Job::Terminate(connection) => self.terminate(connection),
                     Job::CloseApp(app) => self.close_app(&app),
                     Job::Drain => drop(tokio::task::spawn_local(drain::drain(Rc::clone(self)))),
@@ -96,28 +102,40 @@ struct Batch<'a> {
     deliveries: &'a [Delivery],
     /// All frames in one piece.
     joined: Bytes,
+    /// The same with serials, once a subscriber needs it.
+    joined_live: OnceCell<Bytes>,
     /// Some frame is not for every subscriber.
     is_selective: bool,
+    /// The first message, when all are consecutive messages of the channel's log.
+    run: Option<&'a StoredEvent>,
+}
+
+/// How far a batch went for one subscriber.
+enum Written {
+    All,
+    /// From this delivery on, nothing was taken.
+    Until(usize),
 }
 
 impl<'a> Batch<'a> {
     fn new(deliveries: &'a [Delivery]) -> Self {
-        let joined = match deliveries {
-            [delivery] => delivery.frame.clone(),
-            _ => {
-                let frames = deliveries.iter().map(|delivery| &delivery.frame);
-                let mut joined = BytesMut::with_capacity(frames.clone().map(Bytes::len).sum());
-                frames.for_each(|frame| joined.extend_from_slice(frame));
-                joined.freeze()
-            }
-        };
         let is_for_everyone =
             |delivery: &Delivery| delivery.except.is_none() && delivery.audience == Audience::Everyone;
-        Self { deliveries, joined, is_selective: !deliveries.iter().all(is_for_everyone) }
+        Self {
+            deliveries,
+            joined: join(deliveries.iter().map(|delivery| &delivery.frame)),
+            joined_live: OnceCell::new(),
+            is_selective: !deliveries.iter().all(is_for_everyone),
+            run: first_of_run(deliveries),
+        }
     }
 
     fn frames(&self) -> impl Iterator<Item = &'a Bytes> + Clone + use<'a> {
         self.deliveries.iter().map(|delivery| &delivery.frame)
+    }
+
+    fn stored(&self) -> impl Iterator<Item = &'a Arc<StoredEvent>> + Clone + use<'a> {
+        self.deliveries.iter().filter_map(|delivery| delivery.stored.as_ref())
     }
 
     /// Writes to the subscribers below index `end`, from the back, and returns where to go on (0: done).
@@ -132,45 +150,160 @@ impl<'a> Batch<'a> {
         let end = end.min(subscribers.list.len());
         let start = end.saturating_sub(WRITES_PER_TURN);
         let mut slow = Vec::new();
-        let (mut sent_frames, mut sent_bytes) = (0, 0);
+        let mut tally = Tally { max_bytes, frames: 0, bytes: 0 };
         for subscriber in subscribers.list[start..end].iter_mut().rev() {
             let connection = &mut connections[subscriber.slot as usize];
-            let sent = if subscriber.after < first.sequence && self.is_all_for(connection) {
-                sent_frames += self.deliveries.len();
-                sent_bytes += self.joined.len();
-                connection.socket.send_all(&self.joined, self.frames(), max_bytes)
-            } else {
-                let mut sent = Sent::Accepted;
-                let after = subscriber.after;
-                for delivery in self.deliveries {
-                    if delivery.sequence <= after || !delivery.is_for(connection) {
-                        continue;
-                    }
-                    sent_frames += 1;
-                    sent_bytes += delivery.frame.len();
-                    sent = connection.socket.send(&delivery.frame, max_bytes);
-                    if sent == Sent::Overflow {
-                        break;
-                    }
-                }
-                sent
+            let followers = subscribers.followers.as_mut();
+            let written = match followers.and_then(|followers| followers.get_mut(&subscriber.slot)) {
+                None => self.write(connection, subscriber.after, &mut tally),
+                Some(follower) => self.write_to_follower(connection, subscriber.after, follower, &mut tally),
             };
             subscriber.after = subscriber.after.max(last_sequence);
-            if sent == Sent::Overflow {
-                slow.push(subscriber.slot);
+            if let Written::Until(index) = written {
+                slow.push((subscriber.slot, index));
             }
         }
-        subscribers.app.metrics.messages_sent.inc_by(sent_frames as u64);
-        subscribers.app.metrics.sent_bytes.inc_by(sent_bytes as u64);
-        for slot in slow {
-            state.overflow(slot);
+        subscribers.app.metrics.messages_sent.inc_by(tally.frames as u64);
+        subscribers.app.metrics.sent_bytes.inc_by(tally.bytes as u64);
+        for (slot, index) in slow {
+            self.slow_down(state, slot, &self.deliveries[index..]);
         }
         start
     }
 
-    fn is_all_for(&self, connection: &Connection) -> bool {
-        !self.is_selective || self.deliveries.iter().all(|delivery| delivery.is_for(connection))
+    /// Writes to a subscriber without a place in a log.
+    fn write(&self, connection: &mut Connection, after: u64, tally: &mut Tally) -> Written {
+        let is_all_for_it = after < self.deliveries[0].sequence
+            && (!self.is_selective || self.deliveries.iter().all(|delivery| delivery.is_for(connection)));
+        if is_all_for_it {
+            return tally.send_all(connection, &self.joined, self.frames());
+        }
+        for (index, delivery) in self.deliveries.iter().enumerate() {
+            if delivery.sequence > after
+                && delivery.is_for(connection)
+                && tally.send(connection, &delivery.frame) != Sent::Accepted
+            {
+                return Written::Until(index);
+            }
+        }
+        Written::All
     }
+
+    fn write_to_follower(
+        &self,
+        connection: &mut Connection,
+        after: u64,
+        follower: &mut Follower,
+        tally: &mut Tally,
+    ) -> Written {
+        if !self.is_selective && self.run.is_some_and(|first| follower.expects(first)) {
+            return self.write_run(connection, follower, tally);
+        }
+        for (index, delivery) in self.deliveries.iter().enumerate() {
+            let sent = match &delivery.stored {
+                Some(event) => {
+                    let plan = follower.plan_live(std::iter::once(event), connection.socket_id);
+                    let sent =
+                        plan.frames.first().map_or(Sent::Accepted, |frame| tally.send(connection, frame));
+                    if sent == Sent::Accepted {
+                        follower.accept(&plan, plan.frames.len());
+                    }
+                    sent
+                }
+                None if delivery.sequence > after && delivery.is_for(connection) => {
+                    tally.send(connection, &delivery.frame)
+                }
+                None => Sent::Accepted,
+            };
+            if sent != Sent::Accepted {
+                return Written::Until(index);
+            }
+        }
+        Written::All
+    }
+
+    /// The very next messages of the log, for a follower that is where they begin.
+    fn write_run(&self, connection: &mut Connection, follower: &mut Follower, tally: &mut Tally) -> Written {
+        let written = if follower.is_positioned {
+            let frames = self.stored().map(|event| event.live());
+            let joined = self.joined_live.get_or_init(|| join(frames.clone()));
+            tally.send_all(connection, joined, frames)
+        } else {
+            tally.send_all(connection, &self.joined, self.frames())
+        };
+        let count = match written {
+            Written::All => self.deliveries.len(),
+            Written::Until(index) => index,
+        };
+        if let Some(last) = self.stored().take(count).last() {
+            follower.accept_up_to(last.stamp.position);
+        }
+        written
+    }
+
+    /// A subscriber whose outbox is full reads on from the log, if everything it was not sent is there; else it is
+    /// closed.
+    fn slow_down(&self, state: &mut State, slot: u32, missed: &[Delivery]) {
+        let connection = state.at(slot);
+        let mut missed = missed.iter().filter(|delivery| delivery.is_for(connection));
+        let first = missed.next().and_then(|delivery| delivery.stored.as_ref());
+        match first {
+            Some(first) if missed.all(|delivery| delivery.stored.is_some()) => {
+                let before = Position { serial: first.serial() - 1, ..first.stamp.position };
+                state.demote(slot, self.deliveries[0].channel, before);
+            }
+            _ => state.overflow(slot),
+        }
+    }
+}
+
+/// Counts what is sent, within the bound of each outbox.
+struct Tally {
+    max_bytes: usize,
+    frames: usize,
+    bytes: usize,
+}
+
+impl Tally {
+    fn send(&mut self, connection: &mut Connection, frame: &Bytes) -> Sent {
+        self.frames += 1;
+        self.bytes += frame.len();
+        connection.socket.send(frame, self.max_bytes)
+    }
+
+    fn send_all<'f>(
+        &mut self,
+        connection: &mut Connection,
+        joined: &Bytes,
+        frames: impl Iterator<Item = &'f Bytes> + Clone,
+    ) -> Written {
+        self.frames += frames.clone().count();
+        self.bytes += joined.len();
+        match connection.socket.send_all(joined, frames, self.max_bytes) {
+            Sent::Accepted => Written::All,
+            Sent::Overflow { accepted } => Written::Until(accepted),
+        }
+    }
+}
+
+/// All frames in one piece.
+pub fn join<'f>(mut frames: impl Iterator<Item = &'f Bytes> + Clone) -> Bytes {
+    let all = frames.clone();
+    match (frames.next(), frames.next()) {
+        (Some(only), None) => only.clone(),
+        _ => {
+            let mut joined = BytesMut::with_capacity(all.clone().map(Bytes::len).sum());
+            all.for_each(|frame| joined.extend_from_slice(frame));
+            joined.freeze()
+        }
+    }
+}
+
+/// The first of deliveries that all are messages of the log, one after the other.
+fn first_of_run(deliveries: &[Delivery]) -> Option<&StoredEvent> {
+    let first = deliveries.first()?.stored.as_ref()?;
+    let serials = deliveries.iter().map(|delivery| delivery.stored.as_ref().map(|event| event.serial()));
+    serials.zip(first.serial()..).all(|(serial, expected)| serial == Some(expected)).then_some(first)
 }
 
 impl Delivery {
@@ -186,13 +319,8 @@ mod tests {
 
     #[test]
     fn channels_stay_in_the_order_in_which_each_came_first() {
-        let delivery = |channel, sequence| Delivery {
-            channel,
-            sequence,
-            frame: Bytes::new(),
-            except: None,
-            audience: Audience::Everyone,
-        };
+        let delivery =
+            |channel, sequence| Delivery { sequence, ..Delivery::new(channel, Bytes::new(), None) };
         let mut deliveries =
             vec![delivery(9, 1), delivery(2, 1), delivery(9, 2), delivery(5, 1), delivery(2, 2)];
         group_by_channel(&mut deliveries);

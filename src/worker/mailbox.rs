@@ -7,10 +7,12 @@ use tidewire_protocol::socket_id::SocketId;
 use tokio::sync::Notify;
 
 use crate::app::App;
+use crate::replay::event::StoredEvent;
 use crate::sync::lock;
+use crate::worker::chase::LogAnswer;
 
 /// A connection, as seen from other threads. `generation` tells a reused slot from the one that was meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionRef {
     pub worker: u32,
     pub slot: u32,
@@ -27,6 +29,15 @@ pub struct Delivery {
     pub frame: Bytes,
     pub except: Option<SocketId>,
     pub audience: Audience,
+    /// The message behind the frame, on stored channels.
+    pub stored: Option<Arc<StoredEvent>>,
+}
+
+impl Delivery {
+    /// For everyone but `except`; its channel gives it a sequence.
+    pub fn new(channel: u64, frame: Bytes, except: Option<SocketId>) -> Self {
+        Self { channel, sequence: 0, frame, except, audience: Audience::Everyone, stored: None }
+    }
 }
 
 /// Which of a channel's subscribers a frame is meant for.
@@ -44,6 +55,8 @@ pub enum Job {
     Send(ConnectionRef, Bytes),
     /// `terminate_connections` hit this connection (4.8).
     Terminate(ConnectionRef),
+    /// The log's answer to a connection that reads from it.
+    Log(ConnectionRef, Box<LogAnswer>),
     /// The app is gone from the configuration, or was disabled: close all its connections.
     CloseApp(Arc<App>),
     /// Close every connection with 4200 over the drain window.

@@ -4,6 +4,7 @@
 //! `.await`.
 
 mod accept;
+pub mod chase;
 mod deliver;
 mod drain;
 pub mod mailbox;
@@ -14,8 +15,10 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidewire_protocol::error::CloseCode;
+use tidewire_protocol::replay::{ReplayError, ReplayRequest};
 use tidewire_protocol::server_message;
 use tidewire_protocol::socket_id::SocketId;
 use tokio::task::{JoinSet, LocalSet};
@@ -23,7 +26,7 @@ use tokio::task::{JoinSet, LocalSet};
 use self::mailbox::Mailbox;
 use self::state::{Goodbye, State};
 use crate::app::App;
-use crate::connection::{Client, Connection, ConnectionTask, Phase, receive};
+use crate::connection::{Client, Connection, ConnectionTask, Phase, Replaying, receive};
 use crate::node::Node;
 use crate::socket::{Socket, Stream};
 use crate::token_bucket::TokenBucket;
@@ -40,6 +43,18 @@ pub struct Worker {
     handshakes: Cell<usize>,
     /// Connections that were refused and have not hung up.
     refusals: Cell<usize>,
+}
+
+/// A client that passed the handshake.
+#[derive(Debug)]
+pub struct Admission {
+    pub app: Arc<App>,
+    pub client: Client,
+    pub socket_id: SocketId,
+    /// What every subscription asks of the log that asks for nothing itself.
+    pub replay: Option<Result<ReplayRequest, ReplayError>>,
+    /// How long the connection may last; 0 = as long as it likes.
+    pub lifetime: Duration,
 }
 
 /// Runs a worker on this thread until it is told to stop.
@@ -97,10 +112,10 @@ impl Worker {
     }
 
     /// Takes over an accepted client and greets it. `early` is what it sent along with its handshake.
-    pub fn admit(self: &Rc<Self>, stream: Stream, early: &[u8], app: Arc<App>, client: Client) {
+    pub fn admit(self: &Rc<Self>, stream: Stream, early: &[u8], admission: Admission) {
+        let Admission { app, client, socket_id, replay, lifetime } = admission;
         // A WebSocket may take its time: its bounds are the outbox and the server's pings.
         stream.lift_write_timeout();
-        let socket_id = new_socket_id();
         let settings = app.settings();
         let limits = &settings.limits;
         let mut state = self.state();
@@ -120,11 +135,13 @@ impl Worker {
             subscriptions: Vec::new(),
             client_events: TokenBucket::new(limits.client_events_per_second, now_ms),
             input: None,
+            replaying: replay.map(|request| Box::new(Replaying::asking(request))),
             user: None,
         });
         if settings.authorized_connections {
             state.expect_authorization(slot, limits.authorization_timeout_seconds);
         }
+        state.limit_lifetime(slot, lifetime.as_secs());
         let greeting = server_message::connection_established(socket_id, limits.activity_timeout_seconds);
         state.send_text(slot, &greeting);
         if !early.is_empty() {
@@ -163,7 +180,7 @@ impl Worker {
 }
 
 /// Two random halves; unguessable, because the id is the nonce of channel signatures (1.3).
-fn new_socket_id() -> SocketId {
+pub fn new_socket_id() -> SocketId {
     loop {
         if let Some(socket_id) = SocketId::from_bits(rand::random()) {
             return socket_id;

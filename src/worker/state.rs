@@ -1,7 +1,8 @@
 //! What a worker owns: its connections, and its subscribers by channel.
 
 use std::cell::Cell;
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::app::App;
 use crate::connection::{CLOSE_GRACE_SECONDS, Connection, Phase, Subscription};
 use crate::hub::channel::Channel;
 use crate::node::Node;
+use crate::replay::follower::Follower;
 use crate::socket::Sent;
 
 /// `last_seen` of a slot that nobody uses, or that is closing: never idle.
@@ -31,6 +33,10 @@ pub struct State {
     pub closing: VecDeque<(u32, ConnectionRef)>,
     /// Connections that have to be authorised by a time (2.16), of apps that demand it.
     pub unauthorized: VecDeque<(u32, ConnectionRef)>,
+    /// When connections that may live only so long are closed; seconds of the clock.
+    pub lifetimes: BinaryHeap<Reverse<(u64, ConnectionRef)>>,
+    /// Connections that wait for the store to be asked again.
+    pub stalled: Vec<ConnectionRef>,
     next_generation: Cell<u32>,
 }
 
@@ -39,7 +45,11 @@ pub struct Subscribers {
     pub app: Arc<App>,
     pub channel: Arc<Channel>,
     pub list: Vec<Subscriber>,
+    /// By slot: those in `list` whose place in the channel's log is kept. `None` while there are none.
+    pub followers: Option<Box<Followers>>,
 }
+
+pub type Followers = HashMap<u32, Follower, ById>;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Subscriber {
@@ -101,6 +111,8 @@ impl State {
             channels: HashMap::default(),
             closing: VecDeque::new(),
             unauthorized: VecDeque::new(),
+            lifetimes: BinaryHeap::new(),
+            stalled: Vec::new(),
             next_generation: Cell::new(0),
         }
     }
@@ -137,6 +149,16 @@ impl State {
         ConnectionRef { worker: self.worker as u32, slot, generation }
     }
 
+    /// The subscriber's place in the channel's log.
+    pub fn follower(&mut self, slot: u32, channel: u64) -> Option<&mut Follower> {
+        self.channels.get_mut(&channel)?.followers.as_mut()?.get_mut(&slot)
+    }
+
+    /// The channel that subscribers of this worker know by its id.
+    pub fn channel(&self, id: u64) -> Option<&Arc<Channel>> {
+        self.channels.get(&id).map(|subscribers| &subscribers.channel)
+    }
+
     /// The parts that a delivery needs at the same time.
     pub fn delivery_parts(&mut self, channel: u64) -> Option<(&mut Subscribers, &mut Slab<Connection>)> {
         let subscribers = self.channels.get_mut(&channel)?;
@@ -156,7 +178,7 @@ impl State {
         }
         connection.app.metrics.messages_sent.inc();
         connection.app.metrics.sent_bytes.inc_by(frame.len() as u64);
-        if connection.socket.send(frame, max_bytes) == Sent::Overflow {
+        if connection.socket.send(frame, max_bytes) != Sent::Accepted {
             self.overflow(slot);
         }
     }
@@ -228,6 +250,11 @@ impl State {
         self.forget_user(slot);
         let connection = self.at(slot);
         connection.input = None;
+        if let Some(replaying) = connection.replaying.take() {
+            let chasing = i64::try_from(replaying.chasing.len()).unwrap_or(i64::MAX);
+            self.node.metrics.replay.chasing.dec_by(chasing);
+        }
+        let connection = self.at(slot);
         connection.app.release_connection();
         connection.app.metrics.connections.dec();
         self.node.release_connection();
@@ -247,6 +274,7 @@ impl State {
             app: Arc::clone(&connection.app),
             channel,
             list: Vec::new(),
+            followers: None,
         });
         if subscribers.list.is_empty() {
             subscribers.list.reserve_exact(1);
@@ -274,6 +302,9 @@ impl State {
         }
         let Some(subscribers) = self.channels.get_mut(&gone.channel) else { return };
         subscribers.list.swap_remove(gone.index as usize);
+        if let Some(followers) = &mut subscribers.followers {
+            followers.remove(&slot);
+        }
         if let Some(moved) = subscribers.list.get(gone.index as usize) {
             let moved_connection = &mut self.connections[moved.slot as usize];
             moved_connection.subscriptions[moved.subscription as usize].index = gone.index;
@@ -318,6 +349,10 @@ impl Hasher for IdHasher {
         for byte in bytes {
             self.write_u64(u64::from(*byte));
         }
+    }
+
+    fn write_u32(&mut self, slot: u32) {
+        self.write_u64(slot.into());
     }
 
     fn write_u64(&mut self, id: u64) {

@@ -1,5 +1,6 @@
 //! What happens by the clock: idle clients, grace periods, throttled counts, expired cache entries.
 
+use std::cmp::Reverse;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ impl State {
         let now = self.node.clock.now_seconds();
         self.end_graces(now);
         self.close_unauthorized(now);
+        self.end_lifetimes();
+        self.retry_stalled();
         self.probe_idle(now);
     }
 
@@ -79,6 +82,35 @@ impl State {
                     reference.slot,
                     Goodbye::explained(CloseCode::Unauthorized, NOT_AUTHORIZED_IN_TIME),
                 );
+            }
+        }
+    }
+
+    /// Notes when the connection has lived long enough; an earlier time that was noted stays.
+    pub fn limit_lifetime(&mut self, slot: u32, seconds: u64) {
+        if seconds == 0 {
+            return;
+        }
+        // ±10 %, so that clients which came together do not leave together.
+        let jittered = seconds.saturating_mul(rand::random_range(900..=1100)) / 1000;
+        let deadline = u64::from(self.node.clock.now_seconds()).saturating_add(jittered.max(1));
+        let reference = self.reference(slot);
+        // Those that have gone of themselves are not waited for.
+        if self.lifetimes.len() > 2 * self.last_seen.len() + 1024 {
+            let mut lifetimes = std::mem::take(&mut self.lifetimes);
+            lifetimes.retain(|Reverse((_, one))| self.connection_mut(one.slot, one.generation).is_some());
+            self.lifetimes = lifetimes;
+        }
+        self.lifetimes.push(Reverse((deadline, reference)));
+    }
+
+    /// Closes those that have lived long enough; their clients come back at once.
+    fn end_lifetimes(&mut self) {
+        let now = u64::from(self.node.clock.now_seconds());
+        while self.lifetimes.peek().is_some_and(|Reverse((deadline, _))| *deadline <= now) {
+            let Some(Reverse((_, reference))) = self.lifetimes.pop() else { return };
+            if self.connection_mut(reference.slot, reference.generation).is_some() {
+                self.close(reference.slot, Goodbye::coded(CloseCode::ReconnectNow));
             }
         }
     }

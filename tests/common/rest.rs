@@ -29,6 +29,10 @@ impl Rest {
         self.request("POST", path, body.into())
     }
 
+    pub fn delete(&self, path: &str) -> Request {
+        self.request("DELETE", path, Vec::new())
+    }
+
     fn request(&self, method: &str, path: &str, body: Vec<u8>) -> Request {
         let now = self.clock.unix_millis() / 1000;
         let mut params = vec![

@@ -5,7 +5,7 @@ use tidewire::config::{AppConfig, Config, Credential, Secret};
 use crate::common::{Client, Credentials, TestServer, demo_app, error_message};
 
 fn reload(server: &TestServer, apps: Vec<AppConfig>) {
-    server.inner().reload(Config::for_tests(apps));
+    server.inner().reload(Config::for_tests(apps)).unwrap();
 }
 
 fn other_app() -> AppConfig {

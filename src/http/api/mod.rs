@@ -1,7 +1,10 @@
 //! The REST API (section 4): from a route to its answer, past the one gate of [`verify`].
 
+mod deliveries;
+mod history;
 mod publish;
 mod read;
+mod store_error;
 mod users;
 mod verify;
 
@@ -59,15 +62,18 @@ where
     let body = body::read(body, &head.headers, max_bytes).await?;
     let request = signed.verify(&body)?;
     match call {
-        Call::Trigger => publish::trigger(node, request.read_trigger(&body)?),
-        Call::Batch => publish::batch(node, request.read_batch(&body)?),
+        Call::Trigger => publish::trigger(node, request.read_trigger(&body)?, &head.headers).await,
+        Call::Batch => publish::batch(node, request.read_batch(&body)?, &head.headers).await,
         Call::LegacyTrigger { channel } => {
             let channel = decoded(channel)?;
-            publish::legacy(node, request.read_legacy(&channel, &body)?)
+            publish::legacy(node, request.read_legacy(&channel, &body)?, &head.headers).await
         }
         Call::Channels => read::channels(&request),
         Call::Channel { channel } => read::channel(&request, &decoded(channel)?),
         Call::ChannelUsers { channel } => read::channel_users(&request, &decoded(channel)?),
+        Call::History { channel } => history::read(request, &decoded(channel)?).await,
+        Call::Purge { channel } => history::purge(request, &decoded(channel)?).await,
+        Call::HistoryState { channel } => history::state(request, &decoded(channel)?).await,
         Call::LegacyStats { channel } => read::legacy_stats(&request, &decoded(channel)?),
         Call::Connections => Ok(read::connections(&request)),
         Call::TerminateUser { user_id } => Ok(users::terminate(&request, &decoded(user_id)?)),

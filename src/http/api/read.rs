@@ -6,6 +6,7 @@ use hyper::StatusCode;
 use serde::{Serialize, Serializer};
 use tidewire_protocol::ChannelName;
 use tidewire_protocol::http_api::Info;
+use tidewire_protocol::position::Position;
 
 use super::verify::{Verified, bad_request};
 use crate::config::AppConfig;
@@ -25,6 +26,11 @@ pub fn channels(request: &Verified<'_>) -> Result<Reply, Refusal> {
     if info.cache {
         return Err(refuse(
             "info should be a comma separated list of attributes (user_count, subscription_count); cache is only told of a single channel",
+        ));
+    }
+    if info.position {
+        return Err(refuse(
+            "info should be a comma separated list of attributes (user_count, subscription_count); position is only told of a single channel",
         ));
     }
     let mut occupied = request.app.occupied_channels(prefix);
@@ -62,9 +68,10 @@ pub fn channel(request: &Verified<'_>, name: &str) -> Result<Reply, Refusal> {
         return Err(refuse("Cannot retrieve the cache unless the channel is a cache channel"));
     }
     let found = request.app.channel_info(name);
+    let position = if info.position { request.app.position(name) } else { None };
     Ok(respond::json(&ChannelReply {
         occupied: found.occupied,
-        attributes: attributes(name, info, &found, &request.settings),
+        attributes: attributes(name, info, &found, &request.settings).at(position),
         cache: info.cache.then(|| found.cached.as_ref().map(CacheReply::from)),
     }))
 }
@@ -103,6 +110,22 @@ pub struct Attributes {
     user_count: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     subscription_count: Option<usize>,
+    /// In the channel's log.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
+    position: Option<Position>,
+}
+
+impl Attributes {
+    pub fn at(self, position: Option<Position>) -> Self {
+        Self { position, ..self }
+    }
+}
+
+fn as_text<S: Serializer>(position: &Option<Position>, serializer: S) -> Result<S::Ok, S::Error> {
+    match position {
+        Some(position) => serializer.collect_str(position),
+        None => serializer.serialize_none(),
+    }
 }
 
 pub fn attributes(name: ChannelName<'_>, info: Info, found: &ChannelInfo, app: &AppConfig) -> Attributes {
@@ -112,6 +135,7 @@ pub fn attributes(name: ChannelName<'_>, info: Info, found: &ChannelInfo, app: &
         user_count: (info.user_count && has_user_count).then_some(found.user_count),
         subscription_count: (info.subscription_count && has_subscription_count)
             .then_some(found.subscription_count),
+        position: None,
     }
 }
 
@@ -180,7 +204,7 @@ fn info(request: &Verified<'_>) -> Result<Info, Refusal> {
     request.query.get("info").map_or(Ok(Info::default()), Info::parse).map_err(bad_request)
 }
 
-fn channel_name<'n>(request: &Verified<'_>, name: &'n str) -> Result<ChannelName<'n>, Refusal> {
+pub fn channel_name<'n>(request: &Verified<'_>, name: &'n str) -> Result<ChannelName<'n>, Refusal> {
     let max_length = request.settings.limits.max_channel_name_length;
     ChannelName::parse(name, max_length).map_err(|error| refuse(error.to_string()))
 }

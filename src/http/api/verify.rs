@@ -74,7 +74,7 @@ impl<'r> Claim<'r> {
                 return Err(refuse(&failure));
             }
         }
-        Ok(Signed { app: &self.app, settings, query: self.query })
+        Ok(Signed { app: &self.app, query: self.query })
     }
 }
 
@@ -82,7 +82,6 @@ impl<'r> Claim<'r> {
 #[derive(Debug)]
 pub struct Signed<'r> {
     app: &'r App,
-    settings: Guard<Arc<Settings>>,
     query: &'r ApiQuery<'r>,
 }
 
@@ -93,7 +92,7 @@ impl<'r> Signed<'r> {
         if !self.app.is_enabled() {
             return Err(Refusal::new(StatusCode::FORBIDDEN, format!("App {} is disabled", self.app.id)));
         }
-        Ok(Verified { app: self.app, settings: self.settings, query: self.query, input: () })
+        Ok(Verified { app: self.app, settings: self.app.settings(), query: self.query, input: () })
     }
 }
 
@@ -137,6 +136,13 @@ impl<'r> Verified<'r> {
     fn with<T>(self, input: T) -> Verified<'r, T> {
         let Self { app, settings, query, input: () } = self;
         Verified { app, settings, query, input }
+    }
+}
+
+impl<'r, T> Verified<'r, T> {
+    /// The app and the input, for calls that wait: settings are not to be borrowed meanwhile.
+    pub fn into_input(self) -> (&'r App, T) {
+        (self.app, self.input)
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test may panic")]
 
+mod replay;
+
 use std::path::{Path, PathBuf};
 
 use tidewire::config::{Flag, Loaded, Origin, Sources, schema};
