@@ -284,6 +284,11 @@ impl App {
         Some(self.replay.get()?.position(&stream))
     }
 
+    /// Lets nobody have what was purged from a channel's log; `is_all` says that it was all of it.
+    pub fn forget_before(&self, channel: &str, serial: u64, is_all: bool) {
+        self.channels.forget_before(channel, serial, is_all, self.clock.now_ms());
+    }
+
     pub fn channel_info(&self, name: ChannelName<'_>) -> ChannelInfo {
         self.channels.info(name.as_str(), self.clock.now_ms())
     }

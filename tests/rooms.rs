@@ -27,7 +27,7 @@ const HOMES: [(&str, &[&str]); 21] = [
     ("ipnet::", &["config/"]),
     ("serde_path_to_error::", &["config/"]),
     // Errors that are shown to a person.
-    ("anyhow::", &["server.rs", "tls.rs", "cli/", "main.rs"]),
+    ("anyhow::", &["server.rs", "tls.rs", "node.rs", "replay/mod.rs", "replay/handle.rs", "cli/", "main.rs"]),
     // Names of files: wherever these stores are implemented.
     ("redis::", &["redis.rs"]),
     ("rusqlite::", &["replay/sqlite.rs", "replay/sqlite/"]),

@@ -7,7 +7,6 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{AppConfig, units};
-pub use crate::replay::store::Durability;
 use crate::replay::store::{Caps, Retention};
 
 /// Where and how messages are kept. Which ones is said by the apps.
@@ -21,6 +20,8 @@ pub struct ReplayConfig {
     pub dir: PathBuf,
     /// When a message is safe. `always`: against a power cut, before its publisher is answered. `interval`: against
     /// `kill -9` at once, against a power cut within 100 ms. `none`: as `interval`, but only the kernel decides when.
+    #[serde(with = "DurabilityWords")]
+    #[schemars(with = "DurabilityWords")]
     pub durability: Durability,
     /// Size of the whole store; over it, the oldest messages of all channels go first.
     #[serde(with = "units::size")]
@@ -29,6 +30,15 @@ pub struct ReplayConfig {
     /// When a message cannot be stored: `reject` answers its publisher 503 and nobody gets it; `live_only` delivers it to
     /// those who are connected, and tells whoever was away that something is missing.
     pub on_store_error: OnStoreError,
+}
+
+/// How the file writes a [`Durability`].
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(remote = "Durability", rename_all = "lowercase")]
+enum DurabilityWords {
+    Always,
+    Interval,
+    None,
 }
 
 /// What keeps the messages.
@@ -40,6 +50,18 @@ pub enum StoreKind {
     Sqlite,
     /// The server's memory: nothing outlives the process.
     Memory,
+}
+
+/// When a commit is safe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Against a power cut, before the publisher hears of it.
+    Always,
+    /// Against `kill -9` at once, against a power cut within 100 ms.
+    #[default]
+    Interval,
+    /// Against `kill -9` at once; when the kernel writes back otherwise.
+    None,
 }
 
 /// What becomes of a message that cannot be stored.

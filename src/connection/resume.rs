@@ -53,6 +53,17 @@ pub enum Beginning {
     },
 }
 
+impl Beginning {
+    /// Whether what was asked for is there, as it is counted; `None` when nothing was.
+    pub fn outcome(self) -> Option<Result<(), Reason>> {
+        match self {
+            Self::Stock | Self::Live => None,
+            Self::After { .. } => Some(Ok(())),
+            Self::Gap { reason, .. } => Some(Err(reason)),
+        }
+    }
+}
+
 /// Why a subscription is refused for what it asks of the log.
 #[derive(Debug)]
 pub struct ReplayRefused<'a> {
@@ -68,6 +79,14 @@ impl<'a, R: Into<Refusal<'a>>> From<R> for ReplayRefused<'a> {
 }
 
 impl ReplayRefused<'_> {
+    /// Why what was asked for is not there, where that is why.
+    pub fn reason(&self) -> Option<Reason> {
+        match self.refusal {
+            Refusal::ReplayGone { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
     /// As `pusher:subscription_error`, which everybody gets who asked for replay.
     pub fn subscription_error(&self, channel: &str) -> String {
         let text = self.refusal.to_string();

@@ -98,6 +98,9 @@ fn join(
     beginning: Beginning,
 ) {
     let app = Arc::clone(&state.at(slot).app);
+    if let Some(outcome) = beginning.outcome() {
+        state.node.metrics.replay.count_resume(outcome);
+    }
     if beginning != Beginning::Stock
         && let Some(channel) = app.channels.get(name.as_str())
         && state.subscription_position(slot, channel.id).is_some()
@@ -306,6 +309,9 @@ fn refuse(state: &mut State, slot: u32, channel: &str, refusal: &Refusal<'_>) {
 
 /// Who asked for replay is told in the name of the channel, whatever its library: it must not take itself for live.
 fn refuse_replay(state: &mut State, slot: u32, channel: &str, refused: &ReplayRefused<'_>) {
+    if let Some(reason) = refused.reason() {
+        state.node.metrics.replay.count_resume(Err(reason));
+    }
     state.send_error(slot, None, &refused.refusal.to_string());
     state.send_text(slot, &refused.subscription_error(channel));
 }

@@ -70,8 +70,8 @@ fn upgrade_required() -> Refusal {
 fn not_found(method: &Method, path: &str) -> String {
     let mut text = format!(
         "This is Tidewire, and there is nothing at {} {}. \
-         WebSocket clients connect to /app/{{key}}; the HTTP API is /apps/{{app_id}}/events, …/batch_events, \
-         …/channels and …/users/{{user_id}}/terminate_connections; health is /up.",
+         WebSocket clients connect to /app/{{key}}, event streams are at /app/{{key}}/sse; the HTTP API is \
+         /apps/{{app_id}}/events, …/batch_events, …/channels and …/users/{{user_id}}/terminate_connections; health is /up.",
         shown(method.as_str()),
         shown(path),
     );

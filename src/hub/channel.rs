@@ -264,11 +264,13 @@ impl Channel {
         Some((ring.head(), ring.after(cursor)?.cloned().collect()))
     }
 
-    /// Lets nobody have what was purged from the log.
-    pub fn forget_before(&self, serial: u64) {
-        if let Some(ring) = &mut lock(&self.state).ring {
+    /// Lets nobody have what was purged from the log. `is_all` takes the cached event, too; true when there was one.
+    pub fn forget_before(&self, serial: u64, is_all: bool) -> bool {
+        let mut state = lock(&self.state);
+        if let Some(ring) = &mut state.ring {
             ring.forget_before(serial);
         }
+        is_all && state.cached.take().is_some()
     }
 
     /// Where the log stands for those who are subscribed; `None` when it is not stored, or nobody has joined.

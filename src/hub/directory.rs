@@ -264,6 +264,15 @@ impl Directory {
         lock(&self.pending_counts).append(&mut waiting);
     }
 
+    /// Lets nobody have what was purged from a channel's log; `is_all` says that it was all of it.
+    pub fn forget_before(&self, name: &str, serial: u64, is_all: bool, now_ms: u64) {
+        let Some(channel) = self.get(name) else { return };
+        if channel.forget_before(serial, is_all) {
+            self.cached_events.fetch_sub(1, Ordering::Relaxed);
+            self.remove_idle(&channel, now_ms);
+        }
+    }
+
     /// Drops expired cache entries, and the channels that only they kept.
     pub fn expire_cache(&self, now_ms: u64) {
         if self.cached_events.load(Ordering::Relaxed) == 0 {

@@ -121,6 +121,10 @@ impl Page {
     fn weight(&self) -> usize {
         self.entries.iter().map(PageEntry::weight).sum()
     }
+
+    fn unreadable(&self) -> u64 {
+        self.entries.iter().filter(|entry| matches!(entry, PageEntry::Unreadable { .. })).count() as u64
+    }
 }
 
 impl PageEntry {
@@ -180,6 +184,7 @@ impl Pages {
                 Found::ToRead(key, tail, request) => {
                     let read = Kept::read(store, &key, tail);
                     let page = read.as_ref().map(|kept| Arc::clone(&kept.page)).map_err(StoreError::clone);
+                    self.metrics.replay.skipped.inc_by(page.as_ref().map_or(0, |page| page.unreadable()));
                     let reading = lock(&self.shelf).end_reading(&key, read.ok());
                     waiting.extend(self.answer_reader(request, &page));
                     waiting.extend(self.answer_joined(reading, &page));

@@ -22,6 +22,7 @@ mod pool;
 mod read;
 mod record;
 mod slice;
+mod stream_row;
 mod syncer;
 mod trim;
 mod trouble;
@@ -225,7 +226,11 @@ impl Log {
             None => slice.link_to_keep()?,
         };
         let message = record::newest(&link.connection)?.map_or(0, |(message, _)| message);
-        link.checkpoint("TRUNCATE")?;
+        match link.checkpoint("TRUNCATE") {
+            // It stays in the write-ahead log, where it is as safe.
+            Ok(_) | Err(Trouble::Full | Trouble::Other(_)) => {}
+            Err(trouble) => return Err(trouble),
+        }
         Ok(Closed { slice_ms: slice.start_ms, message })
     }
 }

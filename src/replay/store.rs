@@ -6,10 +6,10 @@
 use std::fmt::Debug;
 use std::path::PathBuf;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tidewire_protocol::position::Position;
 use tidewire_protocol::replay::Bounds;
+
+pub use crate::config::Durability;
 
 /// One channel's log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -86,7 +86,9 @@ pub struct Message {
 pub enum Entry {
     Message(Message),
     /// Its checksum fails: the message cannot be had any more.
-    Unreadable { serial: u64 },
+    Unreadable {
+        serial: u64,
+    },
 }
 
 impl Entry {
@@ -153,19 +155,6 @@ pub struct Caps {
     pub max_bytes: u64,
     /// Of each app that has a limit of its own.
     pub app_max_bytes: Vec<(Box<str>, u64)>,
-}
-
-/// When a commit is safe.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Durability {
-    /// Against a power cut, before the publisher hears of it.
-    Always,
-    /// Against `kill -9` at once, against a power cut within 100 ms.
-    #[default]
-    Interval,
-    /// Against `kill -9` at once; when the kernel writes back otherwise.
-    None,
 }
 
 /// Where and how an engine keeps its files.

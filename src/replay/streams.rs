@@ -72,7 +72,8 @@ impl StreamState {
         }
         self.begin_generation(epoch.generation);
         self.head += 1;
-        self.total_bytes += size;
+        // What is read from a damaged file may be anything.
+        self.total_bytes = self.total_bytes.saturating_add(size);
         // The clock may have been set back; the log's time is not.
         self.time_ms = self.time_ms.max(now_ms);
         self.stamp(epoch.nonce, self.head, self.time_ms, self.total_bytes)

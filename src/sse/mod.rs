@@ -85,12 +85,16 @@ pub async fn answer(
     if head.method != Method::GET {
         body::discard(body, &head.headers, node.config.max_request_body_bytes).await;
     }
-    let mut reply = answered.unwrap_or_else(|refused| {
-        tracing::debug!(target: "tidewire::sse", status = refused.status().as_u16(), ?refused, "refused a stream");
-        refused.into_reply(&head.headers, retry(node)).map(Body::Left)
-    });
+    let (status, mut reply) = match answered {
+        Ok(reply) => (reply.status(), reply),
+        Err(refused) => {
+            let status = refused.status();
+            tracing::debug!(target: "tidewire::sse", %status, ?refused, "refused a stream");
+            (status, refused.into_reply(&head.headers, retry(node)).map(Body::Left))
+        }
+    };
     share(&mut reply, app.as_deref(), &head.headers);
-    node.metrics.api_request("sse", reply.status().as_u16(), started.elapsed());
+    node.metrics.api_request("sse", status.as_u16(), started.elapsed());
     reply
 }
 
@@ -170,7 +174,7 @@ fn describe(headers: &mut HeaderMap, opening: &Opening) {
     // It gave up its place among the connections that speak HTTP.
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     if opening.places.has_start() {
-        let recovered = if opening.gaps.is_empty() { "true" } else { "false" };
+        let recovered = if opening.is_recovered() { "true" } else { "false" };
         headers.insert(RECOVERED, HeaderValue::from_static(recovered));
     }
     let position = opening.places.position().and_then(|position| position.to_string().try_into().ok());

@@ -30,8 +30,8 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Reads until every channel has answered. More than `max_held_bytes` of what comes meanwhile is not waited
-    /// for: those that have not answered then do so in the stream.
+    /// Reads until every channel has answered. When what comes meanwhile fills an outbox, the others are not waited for:
+    /// they answer in the stream.
     pub async fn answered(
         worker: &Rc<Worker>,
         pipe: &mut Pipe,
@@ -69,6 +69,11 @@ impl Opening {
             Ok(Err(refused)) => Err(refused),
             Err(_) => Err(Refused::unavailable("Not every channel has answered in time")),
         }
+    }
+
+    /// Everything that was asked for is on its way.
+    pub fn is_recovered(&self) -> bool {
+        self.gaps.is_empty() && !self.places.is_waiting()
     }
 
     fn take(&mut self, said: Said<'_>) {

@@ -42,7 +42,7 @@ pub struct ReplayMetrics {
     pub chasing: Gauge,
     /// Live subscribers that read too slowly and went back to the log.
     pub demotions: Counter,
-    /// Messages that could not be read and were skipped.
+    /// Messages that could not be read when a page was, and are skipped.
     pub skipped: Counter,
     resumes: Resumes,
 }
@@ -116,7 +116,7 @@ impl ReplayMetrics {
                 "tidewire_replay_demotions",
                 "Subscribers that read too slowly and went on from the store",
             ),
-            skipped: add(r, "tidewire_replay_skipped", "Messages skipped because they could not be read"),
+            skipped: add(r, "tidewire_replay_skipped", "Messages that could not be read when a page was"),
             resumes: Resumes::register(r),
         }
     }
@@ -138,8 +138,11 @@ impl ReplayMetrics {
 
 impl Resumes {
     fn register(r: &mut Registry) -> Self {
-        let resumes: Family<OutcomeLabels, Counter> =
-            add(r, "tidewire_replay_resumes", "Subscribers that asked for missed messages, by the answer");
+        let resumes: Family<OutcomeLabels, Counter> = add(
+            r,
+            "tidewire_replay_resumes",
+            "Subscriptions that asked for earlier messages, or for positions of a channel that has none, by the answer",
+        );
         let resume = |outcome: Result<(), Reason>| {
             let outcome = outcome.map_or_else(Reason::as_str, |()| "recovered");
             resumes.get_or_create_owned(&OutcomeLabels { outcome })

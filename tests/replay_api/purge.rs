@@ -97,6 +97,36 @@ async fn a_purged_message_is_not_published_again_by_a_retry() {
 }
 
 #[tokio::test]
+async fn what_was_purged_is_replayed_to_nobody() {
+    on_each_store(async |server| {
+        // Somebody is subscribed, so the end of the log is in memory as well.
+        let mut subscribed = server.connect().await;
+        subscribed.subscribe("log-a").await;
+        let rest = server.rest();
+        publish_numbers(&rest, "log-a", 1..=5).await;
+        let head = position_of(&rest, "log-a").await;
+        assert_eq!(rest.delete(HISTORY).send().await.status, 200);
+        publish_numbers(&rest, "log-a", 6..=6).await;
+        let resume = async |replay: serde_json::Value| {
+            let mut client = server.connect().await;
+            client.send_subscribe(json!({"channel": "log-a", "replay": replay})).await;
+            let answer = client.succeeded("log-a").await;
+            let pending = client.pending_events().await;
+            let events = pending.into_iter().filter(|event| event.event == "e");
+            (answer.frame["replay"].clone(), events.map(|event| event.data().to_owned()).collect::<Vec<_>>())
+        };
+        let (answer, events) = resume(json!({"v": 1, "from": moved(&head, 2)})).await;
+        assert_eq!((&answer["recovered"], &answer["reason"]), (&json!(false), &json!("expired")), "{answer}");
+        assert_eq!(events, [] as [&str; 0]);
+        let (answer, events) = resume(json!({"v": 1, "from": head})).await;
+        assert_eq!((&answer["recovered"], events), (&json!(true), vec!["6".to_owned()]), "{answer}");
+        let (answer, events) = resume(json!({"v": 1, "rewind": {"count": 5}})).await;
+        assert_eq!((&answer["recovered"], events), (&json!(true), vec!["6".to_owned()]), "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_was_purged_stays_away_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let head = {
@@ -121,4 +151,21 @@ async fn purging_a_channel_that_nobody_used_does_nothing() {
         assert_eq!(serials(&page(&server.rest(), &[]).await), [1]);
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_cached_event_goes_with_all_the_others() {
+    let server = in_memory();
+    let rest = server.rest();
+    publish_numbers(&rest, "cache-log", 1..=2).await;
+    let history = "/apps/42/channels/cache-log/history";
+    let before = position_of(&rest, "cache-log").await;
+    assert_eq!(rest.delete(history).query("before", &before).send().await.status, 200);
+    let cached = rest.read("/channels/cache-log", &[("info", "cache")]).await["cache"].clone();
+    assert_eq!(cached["data"], "2", "the newest was not purged");
+    assert_eq!(rest.delete(history).send().await.status, 200);
+    assert_eq!(rest.read("/channels/cache-log", &[("info", "cache")]).await["cache"], json!(null));
+    let mut client = server.connect().await;
+    client.subscribe("cache-log").await;
+    client.expect("pusher:cache_miss").await;
 }

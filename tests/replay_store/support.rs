@@ -205,3 +205,16 @@ pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
 pub fn assert_full<T: std::fmt::Debug>(outcome: Result<T, StoreError>) {
     assert_eq!(outcome.expect_err("no room is left"), StoreError::Full);
 }
+
+/// Runs SQL on a file by SQLite's shell, so that this process never has it open twice.
+pub fn sql(file: &Path, sql: &str) -> String {
+    let connection = rusqlite::Connection::open(file).expect("it opens");
+    let mut statement = connection.prepare(sql).expect("it is valid");
+    let mut rows = statement.query([]).expect("it runs");
+    let mut answer = String::new();
+    while let Some(row) = rows.next().expect("a row") {
+        let value: rusqlite::types::Value = row.get(0).expect("a column");
+        answer.push_str(&format!("{value:?};"));
+    }
+    answer
+}

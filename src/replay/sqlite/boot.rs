@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::directory;
 use super::index::{Mark, Segment, Slices, Streams, Tracked};
 use super::meta::{Closed, Meta, State};
-use super::record::{self, StreamRow};
+use super::record;
 use super::slice::{Link, Slice};
+use super::stream_row::{self, StreamRow};
 use super::trouble::{Outcome, Trouble};
 use super::writer::{Current, Writer};
 use crate::replay::store::{Durability, StoreError, StreamName};
@@ -165,11 +166,11 @@ impl<'a> Boot<'a> {
 
     /// The slice's rows, and the newest message of each stream that no newer slice knows.
     fn read_streams(&self, link: &Link) -> Outcome<Vec<(StreamRow, Option<Mark>)>> {
-        let rows = record::streams(&link.connection, 0, u32::MAX)?;
+        let rows = stream_row::list(&link.connection, 0, u32::MAX)?;
         rows.into_iter()
             .map(|row| {
                 let is_known = self.streams.contains_key(&row.name);
-                let newest = if is_known { None } else { record::head(&link.connection, row.row)? };
+                let newest = if is_known { None } else { record::head(&link.connection, &row)? };
                 Ok((row, newest))
             })
             .collect()
@@ -242,7 +243,7 @@ impl<'a> Boot<'a> {
 /// Goes on with a slice that has taken messages before.
 fn resume(Link { slice, .. }: &Link, durability: Durability) -> Outcome<Current> {
     let link = slice.link_to_write(durability, false)?;
-    let has_rows = !record::streams(&link.connection, 0, 1)?.is_empty();
+    let has_rows = !stream_row::list(&link.connection, 0, 1)?.is_empty();
     Current::new(link, has_rows.then_some(slice.start_ms))
 }
 

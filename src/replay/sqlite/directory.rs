@@ -120,7 +120,7 @@ pub fn is_full(directory: &Path) -> bool {
     let outcome: io::Result<()> = write();
     // What is left of it is overwritten by the next.
     drop(fs::remove_file(&path));
-    let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
+    let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded];
     outcome.is_err_and(|error| full.contains(&error.kind()))
 }
 

@@ -25,7 +25,9 @@ CREATE TABLE IF NOT EXISTS meta (
     skipping INTEGER NOT NULL,
     -- While closed: the newest slice, and its newest message. NULL while in use.
     closed_slice INTEGER,
-    closed_message INTEGER
+    closed_message INTEGER,
+    -- CRC-32 of the other columns.
+    checksum INTEGER NOT NULL
 ) STRICT;
 ";
 
@@ -44,6 +46,25 @@ pub struct State {
 pub struct Closed {
     pub slice_ms: u64,
     pub message: i64,
+}
+
+impl State {
+    fn checksum(&self) -> u32 {
+        let Self { nonce, generation, base, is_skipping, closed } = *self;
+        let Closed { slice_ms, message } = closed.unwrap_or_default();
+        let numbers = [
+            nonce,
+            u64::from(generation),
+            base,
+            u64::from(is_skipping),
+            u64::from(closed.is_some()),
+            slice_ms,
+            message.cast_unsigned(),
+        ];
+        let mut hasher = crc32fast::Hasher::new();
+        numbers.iter().for_each(|number| hasher.update(&number.to_le_bytes()));
+        hasher.finalize()
+    }
 }
 
 #[derive(Debug)]
@@ -69,7 +90,8 @@ impl Meta {
 
     /// `None` when the store is new.
     pub fn load(&self) -> Outcome<Option<State>> {
-        let sql = "SELECT nonce, generation, base, skipping, closed_slice, closed_message FROM meta";
+        let sql =
+            "SELECT nonce, generation, base, skipping, closed_slice, closed_message, checksum FROM meta";
         let state = self.0.query_row(sql, [], |row| {
             let closed = match (row.get::<_, Option<i64>>(4)?, row.get(5)?) {
                 (Some(slice_ms), Some(message)) => {
@@ -77,21 +99,26 @@ impl Meta {
                 }
                 _ => None,
             };
-            Ok(State {
+            let state = State {
                 nonce: row.get::<_, i64>(0)?.cast_unsigned(),
                 generation: row.get(1)?,
                 base: row.get::<_, i64>(2)?.cast_unsigned(),
                 is_skipping: row.get(3)?,
                 closed,
-            })
+            };
+            Ok((state, row.get::<_, u32>(6)?))
         });
-        Ok(state.optional()?)
+        match state.optional()? {
+            Some((state, checksum)) if checksum == state.checksum() => Ok(Some(state)),
+            Some(_) => Err(Trouble::Damaged("its checksum is wrong".to_owned())),
+            None => Ok(None),
+        }
     }
 
     /// Safe when it returns.
     pub fn save(&self, state: &State) -> Outcome<()> {
-        let sql = "INSERT OR REPLACE INTO meta (id, nonce, generation, base, skipping, closed_slice, closed_message)
-            VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)";
+        let sql = "INSERT OR REPLACE INTO meta (id, nonce, generation, base, skipping, closed_slice, closed_message, checksum)
+            VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         let State { nonce, generation, base, is_skipping, closed } = state;
         let closed_slice = closed.map(|closed| closed.slice_ms.cast_signed());
         let closed_message = closed.map(|closed| closed.message);
@@ -103,7 +130,8 @@ impl Meta {
                 base.cast_signed(),
                 is_skipping,
                 closed_slice,
-                closed_message
+                closed_message,
+                state.checksum()
             ],
         )?;
         Ok(())

@@ -8,6 +8,7 @@ use tidewire_protocol::position::Epoch;
 use super::index::{Segment, Tracked};
 use super::log::Log;
 use super::record;
+use super::stream_row;
 use super::trouble::Outcome;
 use crate::replay::keys::{Fingerprint, Keyed, Known};
 use crate::replay::store::{Append, Appended, Content, Stamp, StreamName};
@@ -152,13 +153,12 @@ impl<'a> Draft<'a> {
         }
         let previous = self.tracked.segments.last().and_then(|segment| log.slices.get(segment.slice));
         let previous_ms = previous.map_or(0, |slice| slice.start_ms);
-        self.before.row =
-            record::insert_stream(connection, self.name, &self.before, &self.state, previous_ms)?;
+        self.before.row = stream_row::insert(connection, self.name, &self.before, &self.state, previous_ms)?;
         Ok(())
     }
 
     fn update(&self, connection: &Connection) -> Outcome<()> {
-        record::update_stream(connection, self.before.row, &self.state)
+        stream_row::update(connection, self.name, &self.before, &self.state)
     }
 
     /// Writes the stream's row, whatever memory says of it.

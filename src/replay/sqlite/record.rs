@@ -1,10 +1,10 @@
-//! Rows of the two tables, as they are written and read.
+//! Rows of `messages`.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
-use tidewire_protocol::replay::Generation;
 
-use super::index::{Mark, Segment};
+use super::index::Mark;
+use super::stream_row::StreamRow;
 use super::trouble::{Outcome, Trouble};
 use crate::replay::store::{Content, Entry, Message, Stamp, StreamName};
 use crate::replay::streams::StreamState;
@@ -15,14 +15,8 @@ const INSERT_MESSAGE: &str = "INSERT INTO messages
 /// What [`read_message`] reads; a query begins with it.
 pub const SELECT_MESSAGE: &str =
     "SELECT serial, time_ms, total_bytes, checksum, key, event, user_id, except_socket, data FROM messages";
-const INSERT_STREAM: &str = "INSERT INTO streams
-    (app, channel, previous, base, head, total_bytes, time_ms, floor, floor_bytes, generations)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-const UPDATE_STREAM: &str = "UPDATE streams SET floor = ?2, floor_bytes = ?3, generations = ?4 WHERE id = ?1";
-const SELECT_STREAMS: &str = "SELECT app, channel, id, previous, base, head, total_bytes, time_ms, floor,
-    floor_bytes, generations FROM streams WHERE id > ?1 ORDER BY id LIMIT ?2";
-const SELECT_HEAD: &str = "SELECT serial, time_ms, total_bytes FROM messages
-    WHERE stream = ?1 ORDER BY serial DESC LIMIT 1";
+/// Answered by the index alone, which may be damaged apart from the table.
+const SELECT_HEAD: &str = "SELECT id, serial FROM messages WHERE stream = ?1 ORDER BY serial DESC LIMIT 1";
 const SELECT_NEWEST: &str = "SELECT id, time_ms FROM messages ORDER BY id DESC LIMIT 1";
 const SELECT_WITH_KEY: &str = "SELECT serial, time_ms, total_bytes, checksum, key, event, user_id, except_socket, data,
     (SELECT app FROM streams WHERE streams.id = stream), (SELECT channel FROM streams WHERE streams.id = stream)
@@ -30,105 +24,25 @@ const SELECT_WITH_KEY: &str = "SELECT serial, time_ms, total_bytes, checksum, ke
 const SELECT_NEXT: &str = "SELECT serial, time_ms, total_bytes FROM messages
     WHERE stream = ?1 AND serial >= ?2 ORDER BY serial LIMIT 1";
 
-/// A row of `streams`.
-#[derive(Debug)]
-pub struct StreamRow {
-    pub name: StreamName,
-    /// As it was when the row was written, but for floor and generations.
-    pub state: StreamState,
-    /// Start of the slice of the row before; 0: none.
-    pub previous_ms: u64,
-    pub row: u32,
-}
-
-impl StreamRow {
-    pub fn segment(&self, slice: u32) -> Segment {
-        let StreamState { head, total_bytes, time_ms, .. } = self.state;
-        Segment { first: head + 1, total_bytes, time_ms, slice, row: self.row }
-    }
-}
-
-/// Writes a stream's row as it is before its next message. Returns its id.
-pub fn insert_stream(
+/// The newest message of a stream's row. What is not readable of it is 0.
+pub fn head(
     connection: &Connection,
-    name: &StreamName,
-    before: &Segment,
-    state: &StreamState,
-    previous_ms: u64,
-) -> Outcome<u32> {
-    connection.prepare_cached(INSERT_STREAM)?.execute(params![
-        &*name.app,
-        &*name.channel,
-        previous_ms.cast_signed(),
-        state.base.cast_signed(),
-        (before.first - 1).cast_signed(),
-        before.total_bytes.cast_signed(),
-        before.time_ms.cast_signed(),
-        state.floor.cast_signed(),
-        state.floor_bytes.cast_signed(),
-        generations_text(state.generations()),
-    ])?;
-    u32::try_from(connection.last_insert_rowid()).map_err(|_| Trouble::Other("too many streams".to_owned()))
-}
-
-/// Writes what changes while a row is the newest of its stream.
-pub fn update_stream(connection: &Connection, row: u32, state: &StreamState) -> Outcome<()> {
-    connection.prepare_cached(UPDATE_STREAM)?.execute(params![
-        row,
-        state.floor.cast_signed(),
-        state.floor_bytes.cast_signed(),
-        generations_text(state.generations()),
-    ])?;
-    Ok(())
-}
-
-/// At most `limit` rows of `streams`, those that follow the row `after`.
-pub fn streams(connection: &Connection, after: u32, limit: u32) -> Outcome<Vec<StreamRow>> {
-    let mut statement = connection.prepare_cached(SELECT_STREAMS)?;
-    let mut rows = statement.query([after, limit])?;
-    let mut streams = Vec::new();
-    while let Some(row) = rows.next()? {
-        streams.push(read_stream(row)?);
-    }
-    Ok(streams)
-}
-
-fn read_stream(row: &Row<'_>) -> Outcome<StreamRow> {
-    let number = |index: usize| row.get::<_, i64>(index).map(i64::cast_unsigned);
-    let text = |index: usize| row.get::<_, Box<str>>(index);
-    let generations: String = row.get(10)?;
-    let generations = parse_generations(&generations)
-        .ok_or_else(|| Trouble::Damaged(format!("a stream's generations are {generations}")))?;
-    let mut state = StreamState::new(number(4)?, number(7)?).with_generations(generations);
-    state.head = number(5)?;
-    state.total_bytes = number(6)?;
-    state.floor = number(8)?;
-    state.floor_bytes = number(9)?;
-    Ok(StreamRow {
-        name: StreamName { app: text(0)?, channel: text(1)? },
-        state,
-        previous_ms: number(3)?,
-        row: row.get(2)?,
-    })
-}
-
-/// As JSON, for whoever looks at the file.
-fn generations_text(generations: &[Generation]) -> String {
-    let pairs: Vec<String> =
-        generations.iter().map(|one| format!("[{},{}]", one.number, one.start)).collect();
-    format!("[{}]", pairs.join(","))
-}
-
-fn parse_generations(text: &str) -> Option<Vec<Generation>> {
-    let pairs: Vec<(u32, u64)> = serde_json::from_str(text).ok()?;
-    Some(pairs.into_iter().map(|(number, start)| Generation { number, start }).collect())
-}
-
-/// The newest message of a stream's row.
-pub fn head(connection: &Connection, row: u32) -> Outcome<Option<Mark>> {
+    StreamRow { name, state, row, .. }: &StreamRow,
+) -> Outcome<Option<Mark>> {
     let mut statement = connection.prepare_cached(SELECT_HEAD)?;
     let mut rows = statement.query([row])?;
-    Ok(rows.next()?.map(read_mark).transpose()?)
+    let Some(found) = rows.next()? else { return Ok(None) };
+    let (id, serial): (i64, i64) = (found.get(0)?, found.get(1)?);
+    let sql = format!("{SELECT_MESSAGE} WHERE id = ?1 AND +stream = ?2 AND +serial = ?3");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![id, row, serial])?;
+    let message = rows.next()?.ok_or_else(|| Trouble::Damaged("the index is wrong".to_owned()))?;
+    Ok(Some(match read_message(message, name, state, 0)? {
+        Entry::Message(Message { stamp, .. }) => {
+            Mark { serial: stamp.position.serial, time_ms: stamp.time_ms, total_bytes: stamp.total_bytes }
+        }
+        Entry::Unreadable { serial } => Mark { serial, time_ms: 0, total_bytes: 0 },
+    }))
 }
 
 /// Id and time of the message that came last.

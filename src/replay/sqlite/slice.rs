@@ -35,7 +35,9 @@ CREATE TABLE streams (
     floor INTEGER NOT NULL,
     floor_bytes INTEGER NOT NULL,
     -- As they are now: [[number, first serial], ...]
-    generations TEXT NOT NULL
+    generations TEXT NOT NULL,
+    -- CRC-32 of all columns but id and previous.
+    checksum INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE messages (
     id INTEGER PRIMARY KEY,

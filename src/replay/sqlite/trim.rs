@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::log::Log;
-use super::record;
 use super::slice::Slice;
+use super::stream_row;
 use super::trouble::{Outcome, Trouble};
 use super::writer::Writer;
 use crate::replay::store::{StoreError, StreamName};
@@ -101,7 +101,7 @@ impl Log {
     fn carry_all(&self, slice: &Arc<Slice>, now_ms: u64) -> Outcome<()> {
         let mut row = 0;
         loop {
-            let rows = record::streams(&*self.pool.lease(slice)?, row, STREAMS_AT_ONCE)?;
+            let rows = stream_row::list(&*self.pool.lease(slice)?, row, STREAMS_AT_ONCE)?;
             let Some(last) = rows.last() else { break };
             row = last.row;
             let names = rows.into_iter().map(|row| row.name).collect();

@@ -30,6 +30,8 @@ impl From<rusqlite::Error> for Trouble {
                 rusqlite::Error::FromSqlConversionFailure(..)
                 | rusqlite::Error::IntegralValueOutOfRange(..)
                 | rusqlite::Error::InvalidColumnType(..)
+                // A name in the schema is another one.
+                | rusqlite::Error::SqlInputError { .. }
                 | rusqlite::Error::Utf8Error(..) => Self::Damaged(reason),
                 _ => Self::Other(reason),
             };
@@ -46,6 +48,7 @@ impl From<rusqlite::Error> for Trouble {
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation => {
                 Self::Damaged(reason)
             }
+            ErrorCode::Unknown if reason.contains("no such") => Self::Damaged(reason),
             ErrorCode::DiskFull => Self::Full,
             ErrorCode::SystemIoFailure | ErrorCode::ReadOnly | ErrorCode::PermissionDenied => {
                 Self::Io(reason)

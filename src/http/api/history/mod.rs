@@ -45,6 +45,7 @@ pub async fn purge(request: Verified<'_>, channel: &str) -> Result<Reply, Refusa
     let before = position_parameter(request.query, "before").map_err(bad_request)?;
     let app = request.app;
     let Some(log) = Log::of(request, channel)? else { return Ok(disabled(channel)) };
+    let is_all = before.is_none();
     let before = match before {
         Some(before) => match log.read(move |log| log.serial_of(before)).await? {
             Ok(serial) => serial,
@@ -53,9 +54,7 @@ pub async fn purge(request: Verified<'_>, channel: &str) -> Result<Reply, Refusa
         None => log.replay.position(&log.stream).serial + 1,
     };
     log.purge(before).await?;
-    if let Some(channel) = app.channels.get(channel) {
-        channel.forget_before(before);
-    }
+    app.forget_before(channel, before, is_all);
     let state = log.read(|log| State::read(log.store, log.stream, log.retention, log.now_ms)).await?;
     Ok(respond::json(&state))
 }

@@ -296,7 +296,7 @@ mod tests {
         let reset = Position { epoch: Epoch { nonce: 8, generation: 2 }, serial: 16 };
         for (from, reason) in [
             (Some(reset), Reason::StreamReset),
-            (at(3, 16), Reason::StreamReset),
+            (at(0, 12), Reason::StreamReset),
             (at(2, 21), Reason::RolledBack),
             (at(1, 15), Reason::RolledBack),
             (at(2, u64::MAX), Reason::RolledBack),
