@@ -157,15 +157,15 @@ async fn purging_a_channel_that_nobody_used_does_nothing() {
 async fn the_cached_event_goes_with_all_the_others() {
     let server = in_memory();
     let rest = server.rest();
-    publish_numbers(&rest, "cache-log", 1..=2).await;
-    let history = "/apps/42/channels/cache-log/history";
-    let before = position_of(&rest, "cache-log").await;
+    publish_numbers(&rest, "cache-log-a", 1..=2).await;
+    let history = "/apps/42/channels/cache-log-a/history";
+    let before = position_of(&rest, "cache-log-a").await;
     assert_eq!(rest.delete(history).query("before", &before).send().await.status, 200);
-    let cached = rest.read("/channels/cache-log", &[("info", "cache")]).await["cache"].clone();
+    let cached = rest.read("/channels/cache-log-a", &[("info", "cache")]).await["cache"].clone();
     assert_eq!(cached["data"], "2", "the newest was not purged");
     assert_eq!(rest.delete(history).send().await.status, 200);
-    assert_eq!(rest.read("/channels/cache-log", &[("info", "cache")]).await["cache"], json!(null));
+    assert_eq!(rest.read("/channels/cache-log-a", &[("info", "cache")]).await["cache"], json!(null));
     let mut client = server.connect().await;
-    client.subscribe("cache-log").await;
+    client.subscribe("cache-log-a").await;
     client.expect("pusher:cache_miss").await;
 }

@@ -203,7 +203,7 @@ fn is_missed() {
     assert_full(store.append(&[message(&orders, &"x".repeat(400_000))], T0));
     assert_eq!(resolve(&store, &orders, before), Err(Reason::Expired));
     assert_eq!(resolve(&store, &orders, after), Ok(()));
-    // Nobody closes it, and nothing of the skip was written down but that there was one.
+    // Nobody closes it; of the skip it may say no more than that there was one.
     std::mem::forget(store);
     disk.make_room();
     let image = disk.0.join("image");
@@ -211,7 +211,9 @@ fn is_missed() {
         let location = Location { directory: image, durability: Durability::Interval };
         let store = SqliteStore::open(&location, &caps(), T0).expect("it opens");
         assert_ne!(resolve(&store, &orders, before), Ok(()));
-        assert_ne!(resolve(&store, &orders, after), Ok(()));
+        // A few kilobytes may have been left to save it in.
+        let expected = if store.position(&orders) == after { Ok(()) } else { Err(Reason::StreamReset) };
+        assert_eq!(resolve(&store, &orders, after), expected);
     }
 }
 

@@ -13,6 +13,8 @@ const FILES = {
   '/client.html': 'pages/client.html',
   '/encrypted.html': 'pages/encrypted.html',
   '/echo.html': 'pages/echo.html',
+  '/event-source.html': 'pages/event-source.html',
+  '/replay.html': 'pages/replay.html',
   '/worker.html': 'pages/worker.html',
   '/worker.js': 'pages/worker.js',
   '/probe.js': 'pages/probe.js',
@@ -20,6 +22,9 @@ const FILES = {
   '/pusher-with-encryption.js': 'node_modules/pusher-js/dist/web/pusher-with-encryption.js',
   '/pusher.worker.js': 'node_modules/pusher-js/dist/worker/pusher.worker.js',
   '/echo.js': 'node_modules/laravel-echo/dist/echo.iife.js',
+  ...Object.fromEntries(['index', 'attach', 'cursor', 'options'].map((name) => [
+    `/tidewire-replay/${name}.js`, `../../clients/replay-js/dist/esm/${name}.js`,
+  ])),
 };
 
 export async function startSite() {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { client, connected, publishBelow, publisher, refusal, subscribed } from '../lib/clients.js';
+import { follow } from '../lib/event-stream.js';
 import { installed, names, startProxy } from '../lib/proxies.js';
 import { app, startTidewire, tlsApp } from '../lib/tidewire.js';
 import { once } from '../lib/wait.js';
@@ -110,6 +111,19 @@ for (const name of names) {
       const reply = await publishBelow('/ws', app, proxy().tls, message);
       assert.equal(reply.status, 200, await reply.text());
       assert.deepEqual(await event, { below: true });
+    });
+
+    test(`${name} passes an event stream on as it comes`, async (t) => {
+      for (const prefix of ['', '/ws']) {
+        const channel = `stream-${name}${prefix.slice(1)}`;
+        const comes = await follow(t, `https://localhost:${proxy().tls}${prefix}/app/${app.key}/sse?channels=${channel}`);
+        await comes('retry: ');
+        for (const n of [1, 2]) {
+          const reply = await publisher(app, proxy().tls).trigger(channel, 'number', { n });
+          assert.equal(reply.status, 200);
+          await comes(`"data":"{\\"n\\":${n}}"`);
+        }
+      }
     });
 
     test(`${name} answers health checks`, async () => {
