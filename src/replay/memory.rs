@@ -207,8 +207,7 @@ impl Inner {
 
     fn skip(&mut self, name: &StreamName) {
         let stream = self.streams.get(name);
-        let generation = stream.map_or(0, |stream| stream.state.position(0).epoch.generation);
-        if generation == self.generation || stream.is_none() {
+        if stream.is_some_and(|stream| stream.state.has_messages_of(self.generation)) {
             self.generation += 1;
         }
         let generation = self.generation;

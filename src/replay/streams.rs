@@ -92,6 +92,11 @@ impl StreamState {
         self.raise_floor(self.head + 1, self.total_bytes);
     }
 
+    /// Whether it has messages of this generation, so that a skip has to begin another.
+    pub fn has_messages_of(&self, generation: u32) -> bool {
+        self.generations.last().is_some_and(|last| last.number >= generation && last.start <= self.head)
+    }
+
     pub fn raise_floor(&mut self, floor: u64, floor_bytes: u64) {
         if floor > self.floor {
             self.floor = floor;

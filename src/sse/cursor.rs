@@ -5,8 +5,7 @@
 //! entry before: a store has one for all), the generation and the serial, all as varints. The epochs are whole, so a
 //! cursor is resolved exactly as that of a socket is.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::BASE64URL_NOPAD;
 use tidewire_protocol::position::{Epoch, Position};
 
 /// Channels of one stream.
@@ -77,14 +76,14 @@ pub fn encode(places: &[Place]) -> Option<String> {
         push_varint(&mut bytes, serial);
         nonce = epoch.nonce;
     }
-    (!bytes.is_empty()).then(|| format!("{VECTOR}{}", URL_SAFE_NO_PAD.encode(bytes)))
+    (!bytes.is_empty()).then(|| format!("{VECTOR}{}", BASE64URL_NOPAD.encode(&bytes)))
 }
 
 fn decode(text: &str) -> Option<Vec<(u32, Position)>> {
     if text.is_empty() || text.len() > MAX_TEXT_BYTES {
         return None;
     }
-    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
     let mut rest = &*bytes;
     let mut entries = Vec::new();
     let mut nonce = 0;
@@ -199,10 +198,10 @@ mod tests {
             assert_eq!(Cursor::parse(text), Err(InvalidCursor), "{text}");
         }
         let many: Vec<u8> = (0..=MAX_CHANNELS).flat_map(|number| [0, 0, 0, number as u8, 1, 1, 1]).collect();
-        let text = format!("m1.{}", URL_SAFE_NO_PAD.encode(many));
+        let text = format!("m1.{}", BASE64URL_NOPAD.encode(&many));
         assert_eq!(Cursor::parse(&text), Err(InvalidCursor));
         let overlong = [vec![0, 0, 0, 0, 1], vec![0xff; 9], vec![0x02, 1]].concat();
-        let text = format!("m1.{}", URL_SAFE_NO_PAD.encode(overlong));
+        let text = format!("m1.{}", BASE64URL_NOPAD.encode(&overlong));
         assert_eq!(Cursor::parse(&text), Err(InvalidCursor));
     }
 }
