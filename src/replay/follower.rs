@@ -185,7 +185,8 @@ impl Follower {
     fn add_skip(&self, plan: &mut Plan, channel: &str, serial: u64) {
         plan.handled = serial;
         if self.is_positioned {
-            let skip = server_message::replay_skip(channel, serial);
+            let prev = (plan.told.serial + 1 != serial).then_some(plan.told.serial);
+            let skip = server_message::replay_skip(channel, serial, prev);
             plan.push(frame::encode_text(&skip), Told { serial, ..plan.told });
         }
     }

@@ -136,6 +136,7 @@ impl Inner {
         let stream = self.stream(stream, now_ms);
         let stamp = stream.state.append(content.size(), now_ms, epoch, *inactivity_ttl_ms);
         stream.messages.push_back(Message { stamp, content: content.clone() });
+        let has_expired = stream.first() < stream.state.floor;
         let bytes = content.size() + MESSAGE_OVERHEAD;
         let (serial, time_ms) = (stamp.position.serial, stamp.time_ms);
         let queued = Queued { stream: Arc::clone(&stream.name), serial, time_ms, bytes };
@@ -143,6 +144,9 @@ impl Inner {
         app.order.push_back(queued);
         app.bytes += bytes;
         self.bytes += bytes;
+        if has_expired {
+            self.drop_below_floor(&append.stream);
+        }
         if let Some(print) = print {
             self.keys.insert(print, Some(stamp.position), now_ms);
         }
@@ -186,8 +190,14 @@ impl Inner {
     }
 
     fn purge(&mut self, name: &StreamName, before: u64) {
+        if let Some(stream) = self.streams.get_mut(name) {
+            stream.state.raise_floor(before.min(stream.state.head + 1), 0);
+            self.drop_below_floor(name);
+        }
+    }
+
+    fn drop_below_floor(&mut self, name: &StreamName) {
         let Some(stream) = self.streams.get_mut(name) else { return };
-        stream.state.raise_floor(before.min(stream.state.head + 1), 0);
         let floor = stream.state.floor;
         let count = stream.count_until(|message| message.stamp.position.serial >= floor);
         if count == 0 {
@@ -212,7 +222,7 @@ impl Inner {
         }
         let generation = self.generation;
         self.stream(name, 0).state.skip(generation);
-        self.purge(name, u64::MAX);
+        self.drop_below_floor(name);
     }
 
     fn maintain(&mut self, now_ms: u64) {

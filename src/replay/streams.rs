@@ -41,6 +41,8 @@ pub(super) struct StreamState {
     pub floor: u64,
     /// `total_bytes` before the message at `floor`.
     pub floor_bytes: u64,
+    /// When the newest message had come when the floor was raised: it may be erased since.
+    pub floor_ms: u64,
     /// In ascending order. The last may begin with the message that comes next.
     generations: Box<[Generation]>,
 }
@@ -55,6 +57,7 @@ impl StreamState {
             time_ms: now_ms,
             floor: base + 1,
             floor_bytes: 0,
+            floor_ms: 0,
             generations: Box::default(),
         }
     }
@@ -101,6 +104,7 @@ impl StreamState {
         if floor > self.floor {
             self.floor = floor;
             self.floor_bytes = floor_bytes;
+            self.floor_ms = self.time_ms;
         }
     }
 

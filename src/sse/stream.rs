@@ -271,7 +271,7 @@ mod tests {
         let frame = event("a", 8);
         assert_eq!(reading.hear(&frame), format!("id: k.1:8\ndata: {frame}\n\n"));
         assert_eq!(reading.hear(&server_message::replay_done("a", 8)), "");
-        assert_eq!(reading.hear(&server_message::replay_skip("a", 9)), "id: k.1:9\n\n");
+        assert_eq!(reading.hear(&server_message::replay_skip("a", 9, None)), "id: k.1:9\n\n");
     }
 
     #[test]

@@ -223,7 +223,7 @@ mod tests {
         let done = Told::Done { channel: "a".into(), serial: 9 };
         assert_eq!(read(&server_message::replay_done("a", 9)), done);
         let skipped = Told::Skipped { channel: "a".into(), serial: 9 };
-        assert_eq!(read(&server_message::replay_skip("a", 9)), skipped);
+        assert_eq!(read(&server_message::replay_skip("a", 9, None)), skipped);
         let at = position("k.3:9");
         let text = server_message::replay_reset("a", at.epoch, at.serial, Reason::RolledBack);
         let reset = Told::Reset {

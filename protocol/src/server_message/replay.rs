@@ -104,9 +104,14 @@ pub fn replay_reset(channel: &str, epoch: Epoch, serial: u64, reason: Reason) ->
     frame
 }
 
-/// The message with this serial cannot be read any more; the next one follows.
-pub fn replay_skip(channel: &str, serial: u64) -> String {
-    with_serial("pusher_internal:replay_skip", channel, serial)
+/// The message with this serial cannot be read any more; the next one follows. `prev` as in [`positioned`].
+pub fn replay_skip(channel: &str, serial: u64, prev: Option<u64>) -> String {
+    let skip = with_serial("pusher_internal:replay_skip", channel, serial);
+    let Some(prev) = prev else { return skip };
+    let mut frame = reopened(&skip, 32);
+    push_member(&mut frame, "prev", prev);
+    frame.push('}');
+    frame
 }
 
 /// Refuses a subscription with `"on_gap":"reject"`. `oldest` is the serial of the first message that is there.
@@ -234,8 +239,12 @@ mod tests {
                 r#"{"event":"pusher_internal:replay_reset","channel":"news","data":"{}","epoch":"10.2","serial":9,"reason":"rolled_back"}"#,
             ),
             (
-                replay_skip("news", 9),
+                replay_skip("news", 9, None),
                 r#"{"event":"pusher_internal:replay_skip","channel":"news","data":"{}","serial":9}"#,
+            ),
+            (
+                replay_skip("news", 9, Some(6)),
+                r#"{"event":"pusher_internal:replay_skip","channel":"news","data":"{}","serial":9,"prev":6}"#,
             ),
         ] {
             assert_eq!(frame, expected);

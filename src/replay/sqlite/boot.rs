@@ -192,8 +192,10 @@ impl<'a> Boot<'a> {
             state.total_bytes = state.total_bytes.max(newest.total_bytes);
             state.time_ms = state.time_ms.max(newest.time_ms);
         }
-        // Serials that were left out have no message to tell.
+        // Serials that were left out have no message to tell, and those that were erased have none any more.
         state.head = state.head.max(state.floor.saturating_sub(1));
+        state.total_bytes = state.total_bytes.max(state.floor_bytes);
+        state.time_ms = state.time_ms.max(state.floor_ms);
         self.streams.insert(name, Known { state, segments: vec![segment], previous_ms });
     }
 

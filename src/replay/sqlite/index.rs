@@ -35,11 +35,13 @@ pub struct Segment {
     pub row: u32,
 }
 
+type Shard = HashMap<StreamName, Box<Tracked>>;
+
 /// All streams.
 #[derive(Debug)]
 pub struct Streams {
     hasher: RandomState,
-    shards: Box<[Mutex<HashMap<StreamName, Box<Tracked>>>]>,
+    shards: Box<[Mutex<Shard>]>,
 }
 
 impl Default for Streams {
@@ -50,7 +52,7 @@ impl Default for Streams {
 }
 
 impl Streams {
-    fn shard(&self, name: &StreamName) -> &Mutex<HashMap<StreamName, Box<Tracked>>> {
+    fn shard(&self, name: &StreamName) -> &Mutex<Shard> {
         let hash = self.hasher.hash_one(name);
         &self.shards[(hash % SHARDS as u64) as usize]
     }

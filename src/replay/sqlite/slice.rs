@@ -31,9 +31,11 @@ CREATE TABLE streams (
     head INTEGER NOT NULL,
     total_bytes INTEGER NOT NULL,
     time_ms INTEGER NOT NULL,
-    -- As it is now: nothing before this serial is replayed, and the total before it.
+    -- As it is now: nothing before this serial is replayed; the total before it, and the time of the newest message
+    -- when that was decided.
     floor INTEGER NOT NULL,
     floor_bytes INTEGER NOT NULL,
+    floor_ms INTEGER NOT NULL,
     -- As they are now: [[number, first serial], ...]
     generations TEXT NOT NULL,
     -- CRC-32 of all columns but id and previous.

@@ -9,13 +9,12 @@ use crate::replay::store::StreamName;
 use crate::replay::streams::StreamState;
 
 const INSERT: &str = "INSERT INTO streams
-    (app, channel, previous, base, head, total_bytes, time_ms, floor, floor_bytes, generations, checksum)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
-const UPDATE: &str =
-    "UPDATE streams SET floor = ?2, floor_bytes = ?3, generations = ?4, checksum = ?5 WHERE id = ?1";
-const SELECT: &str =
-    "SELECT app, channel, id, previous, base, head, total_bytes, time_ms, floor, floor_bytes,
-    generations, checksum FROM streams WHERE id > ?1 ORDER BY id LIMIT ?2";
+    (app, channel, previous, base, head, total_bytes, time_ms, floor, floor_bytes, floor_ms, generations, checksum)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+const UPDATE: &str = "UPDATE streams SET floor = ?2, floor_bytes = ?3, floor_ms = ?4, generations = ?5,
+    checksum = ?6 WHERE id = ?1";
+const SELECT: &str = "SELECT app, channel, id, previous, base, head, total_bytes, time_ms, floor, floor_bytes,
+    floor_ms, generations, checksum FROM streams WHERE id > ?1 ORDER BY id LIMIT ?2";
 
 /// A row as it is read.
 #[derive(Debug)]
@@ -37,15 +36,16 @@ impl StreamRow {
     fn read(row: &Row<'_>) -> Outcome<Self> {
         let number = |index: usize| row.get::<_, i64>(index).map(i64::cast_unsigned);
         let name = StreamName { app: row.get(0)?, channel: row.get(1)? };
-        let generations: String = row.get(10)?;
+        let generations: String = row.get(11)?;
         let parsed = parse_generations(&generations).unwrap_or_default();
         let mut state = StreamState::new(number(4)?, number(7)?).with_generations(parsed);
         state.head = number(5)?;
         state.total_bytes = number(6)?;
         state.floor = number(8)?;
         state.floor_bytes = number(9)?;
+        state.floor_ms = number(10)?;
         let before = (state.head, state.total_bytes, state.time_ms);
-        if row.get::<_, u32>(11)? != checksum(&name, before, &state) {
+        if row.get::<_, u32>(12)? != checksum(&name, before, &state) {
             return Err(Trouble::Damaged("the checksum of a stream is wrong".to_owned()));
         }
         Ok(Self { name, state, previous_ms: number(3)?, row: row.get(2)? })
@@ -70,6 +70,7 @@ pub fn insert(
         before.time_ms.cast_signed(),
         state.floor.cast_signed(),
         state.floor_bytes.cast_signed(),
+        state.floor_ms.cast_signed(),
         generations_text(state.generations()),
         checksum_before(name, before, state),
     ])?;
@@ -82,6 +83,7 @@ pub fn update(connection: &Connection, name: &StreamName, row: &Segment, state: 
         row.row,
         state.floor.cast_signed(),
         state.floor_bytes.cast_signed(),
+        state.floor_ms.cast_signed(),
         generations_text(state.generations()),
         checksum_before(name, row, state),
     ])?;
@@ -121,7 +123,8 @@ fn checksum(name: &StreamName, (head, total_bytes, time_ms): (u64, u64, u64), st
         hasher.update(&(text.len() as u64).to_le_bytes());
         hasher.update(text.as_bytes());
     }
-    for number in [state.base, head, total_bytes, time_ms, state.floor, state.floor_bytes] {
+    let StreamState { base, floor, floor_bytes, floor_ms, .. } = *state;
+    for number in [base, head, total_bytes, time_ms, floor, floor_bytes, floor_ms] {
         hasher.update(&number.to_le_bytes());
     }
     for Generation { number, start } in state.generations() {

@@ -100,16 +100,15 @@ impl Log {
             return;
         }
         let now_ms = self.last_time_ms();
-        let generation = self.streams.look(name, |tracked| tracked.state.position(0).epoch.generation);
-        let mut next = self.generation.load(Ordering::Acquire);
-        if generation.is_none_or(|present| present >= next) {
-            next += 1;
-            self.generation.store(next, Ordering::Release);
-        }
         let mut tracked = self.streams.get(name).unwrap_or_else(|| Tracked {
             state: StreamState::new(self.base(), now_ms),
             segments: Box::default(),
         });
+        let mut next = self.generation.load(Ordering::Acquire);
+        if tracked.state.has_messages_of(next) {
+            next += 1;
+            self.generation.store(next, Ordering::Release);
+        }
         tracked.state.skip(next);
         self.streams.put(name, tracked);
         writer.unsaved.insert(name.clone());
