@@ -42,8 +42,8 @@ pub struct App {
     /// Out of the configuration: the app takes no new connections and no requests.
     is_removed: AtomicBool,
     triggers: Mutex<TokenBucket>,
-    /// Idempotency keys of what was published on channels that are not stored.
-    keys: Mutex<Keys>,
+    /// Idempotency keys of what was published and is not stored.
+    keys: Arc<Mutex<Keys>>,
 }
 
 /// An app's configuration with its keys made ready for use.
@@ -132,7 +132,7 @@ impl App {
             connections: AtomicUsize::new(0),
             is_removed: AtomicBool::new(false),
             triggers: Mutex::new(TokenBucket::new(config.limits.triggers_per_second, clock.now_ms())),
-            keys: Mutex::default(),
+            keys: Arc::default(),
             settings: ArcSwap::from_pointee(Settings::new(config)),
             clock,
         }
@@ -189,14 +189,10 @@ impl App {
         let settings = self.settings();
         let cache_ttl_ms = Some(settings.limits.cache_ttl_seconds.saturating_mul(1000));
         let event = Publish { channel, event, data, user_id: None, except, cache_ttl_ms };
-        if let Some(rule) = settings.replay.rule(channel.as_str()) {
-            let (sender, receiver) = oneshot::channel();
-            // Nobody may be waiting any more for the answer.
-            let done = Box::new(move |published| drop(sender.send(published)));
-            self.store(event, key, rule, settings.limits.max_cached_events, done)?;
-            return Ok(Receipt::Pending(receiver));
-        }
         let now_ms = self.clock.now_ms();
+        if let Some(rule) = settings.replay.rule(channel.as_str()) {
+            return self.publish_stored(event, key, rule, settings.limits.max_cached_events);
+        }
         let publish = || self.channels.publish(event, settings.limits.max_cached_events, now_ms);
         let Some(key) = key else {
             publish()?;
@@ -214,6 +210,37 @@ impl App {
             Known::Repeat(_) => Ok(Receipt::Repeat),
             Known::Conflict => Err(PublishError::Conflict),
         }
+    }
+
+    fn publish_stored(
+        &self,
+        event: Publish<'_>,
+        key: Option<&str>,
+        rule: &ReplayRule,
+        max_cached_events: usize,
+    ) -> Result<Receipt, PublishError> {
+        let now_ms = self.clock.now_ms();
+        let mut live_key = None;
+        if let Some(key) = key {
+            // What the store could not take in has its key here.
+            let mut keys = lock(&self.keys);
+            let message = keys.fingerprint(&self.keyed(&event, key));
+            match keys.look_up(message, now_ms) {
+                Known::New => live_key = Some((Arc::clone(&self.keys), message)),
+                Known::Repeat(_) => return Ok(Receipt::Repeat),
+                Known::Conflict => return Err(PublishError::Conflict),
+            }
+        }
+        let (sender, receiver) = oneshot::channel();
+        let done = Box::new(move |published| {
+            if let (Ok(Published::Live), Some((keys, message))) = (&published, live_key) {
+                lock(&keys).insert(message, None, now_ms);
+            }
+            // Nobody may be waiting any more for the answer.
+            let _ = sender.send(published);
+        });
+        self.store(event, key, rule, max_cached_events, done)?;
+        Ok(Receipt::Pending(receiver))
     }
 
     /// Whether `key` is known to belong to another event of the channel.
@@ -277,16 +304,16 @@ impl App {
         Ok(())
     }
 
+    /// Milliseconds of the server's clock.
+    pub fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
     /// Where the channel's log stands; `None` when the channel is not stored.
     pub fn position(&self, channel: ChannelName<'_>) -> Option<Position> {
         self.settings().replay.rule(channel.as_str())?;
         let stream = StreamName { app: self.id.clone(), channel: channel.as_str().into() };
         Some(self.replay.get()?.position(&stream))
-    }
-
-    /// Lets nobody have what was purged from a channel's log; `is_all` says that it was all of it.
-    pub fn forget_before(&self, channel: &str, serial: u64, is_all: bool) {
-        self.channels.forget_before(channel, serial, is_all, self.clock.now_ms());
     }
 
     pub fn channel_info(&self, name: ChannelName<'_>) -> ChannelInfo {

@@ -193,8 +193,12 @@ fn replay_request(query: &str) -> Option<Result<ReplayRequest, ReplayError>> {
             Ok(position) => Ok(ReplayRequest { start: Start::After(position), ..ReplayRequest::LIVE }),
             Err(error) => Err(ReplayError::From(error)),
         }),
-        (None, Some(version)) if version == "1" => Some(Ok(ReplayRequest::LIVE)),
-        _ => None,
+        (None, Some(version)) => match &*version {
+            "1" => Some(Ok(ReplayRequest::LIVE)),
+            "" | "0" => None,
+            _ => Some(Err(ReplayError::Version)),
+        },
+        (None, None) => None,
     }
 }
 

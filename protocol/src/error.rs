@@ -132,6 +132,8 @@ impl Rejection<'_> {
 
 /// Message of the 4009 that follows an authorisation timeout (2.16).
 pub const NOT_AUTHORIZED_IN_TIME: &str = "Connection not authorized within timeout";
+/// Message of the 4100 that ends a connection which catches up, when the log cannot be read.
+pub const LOG_NOT_READABLE: &str = "What was missed cannot be read at the moment, reconnect and try again";
 /// Message of the 4009 that terminates a user's connections (4.8).
 pub const TERMINATED_BY_APP: &str = "You got disconnected by the app.";
 

@@ -100,6 +100,11 @@ pub struct Subscription {
 }
 
 impl Connection {
+    /// Whether it is catching up with a channel.
+    pub fn is_chasing(&self) -> bool {
+        self.replaying.as_ref().is_some_and(|replaying| !replaying.chasing.is_empty())
+    }
+
     pub fn replaying(&mut self) -> &mut Replaying {
         self.replaying.get_or_insert_default()
     }

@@ -30,6 +30,8 @@ pub struct Replaying {
     pub chasing: VecDeque<u64>,
     /// A page is on its way.
     pub awaits_page: bool,
+    /// Pages in a row that could not be had.
+    pub failed_reads: u32,
     /// Subscriptions that wait for the store to tell where they may begin.
     waiting: Vec<(u32, Box<Subscribe<'static>>)>,
     next_ticket: u32,
@@ -191,6 +193,18 @@ fn gap(
             Err(ReplayRefused { refusal: Refusal::ReplayGone { channel, reason }, oldest })
         }
         _ => Ok(Beginning::Gap { reason, oldest }),
+    }
+}
+
+/// The beginning, unless the rule is gone since that was looked up.
+pub fn under_rule<'a>(
+    channel: &'a str,
+    rule: Option<&ReplayRule>,
+    beginning: Beginning,
+) -> Result<Beginning, ReplayRefused<'a>> {
+    match (rule, beginning) {
+        (None, Beginning::After { request, .. }) => gap(channel, request, Reason::Disabled, None),
+        _ => Ok(beginning),
     }
 }
 

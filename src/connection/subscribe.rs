@@ -98,27 +98,31 @@ fn join(
     beginning: Beginning,
 ) {
     let app = Arc::clone(&state.at(slot).app);
+    let rule = settings.replay.rule(name.as_str());
+    let beginning = match resume::under_rule(name.as_str(), rule, beginning) {
+        Ok(beginning) => beginning,
+        Err(refused) => return refuse_replay(state, slot, name.as_str(), &refused),
+    };
     if let Some(outcome) = beginning.outcome() {
         state.node.metrics.replay.count_resume(outcome);
     }
+    let replay = rule.and_then(|_| app.replay.get());
+    let position = replay.map(|replay| {
+        let stream = StreamName { app: app.id.clone(), channel: name.as_str().into() };
+        move || replay.position(&stream)
+    });
+    let log_position = position.as_ref().map(|position| position as LogPosition<'_>);
     if beginning != Beginning::Stock
         && let Some(channel) = app.channels.get(name.as_str())
         && state.subscription_position(slot, channel.id).is_some()
     {
-        return go_back(state, slot, &channel, beginning);
+        return go_back(state, slot, &channel, log_position, beginning);
     }
     let limits = JoinLimits {
         max_members: settings.limits.max_presence_members,
         announce_count: settings.subscription_count,
     };
     let now_ms = state.node.clock.now_ms();
-    let rule = settings.replay.rule(name.as_str());
-    let replay = rule.and_then(|_| state.node.replay.get());
-    let position = replay.map(|replay| {
-        let stream = StreamName { app: app.id.clone(), channel: name.as_str().into() };
-        move || replay.position(&stream)
-    });
-    let log_position = position.as_ref().map(|position| position as LogPosition<'_>);
     match app.channels.subscribe(name, state.worker, member.as_ref(), limits, log_position, now_ms) {
         Ok(subscribed) => {
             if let Some(lifetime) = rule.and_then(|rule| rule.max_connection_lifetime) {
@@ -188,8 +192,14 @@ fn enter(
 }
 
 /// Takes a subscriber back to where it asks; the rest of its subscription is untouched.
-fn go_back(state: &mut State, slot: u32, channel: &Channel, beginning: Beginning) {
-    let head = channel.log_head();
+fn go_back(
+    state: &mut State,
+    slot: u32,
+    channel: &Channel,
+    log_position: Option<LogPosition<'_>>,
+    beginning: Beginning,
+) {
+    let head = log_position.map(|position| channel.begin_log(position));
     if let Some(answer) = resume::answer_of(beginning, head) {
         state.send_text(slot, &server_message::replay_resumed(channel.name(), &answer));
     }

@@ -67,6 +67,8 @@ struct Cached {
     /// The event's data as text, for `info=cache`.
     data: Box<str>,
     expires_ms: u64,
+    /// In the channel's log; 0 when it is not there.
+    serial: u64,
 }
 
 /// What a worker needs to know of the app's settings to join a connection.
@@ -220,18 +222,24 @@ impl Channel {
 
     /// Sends one encoded frame to all subscribers but `except`, and keeps `cache` on a cache channel.
     /// Returns whether the channel has a cached event now that it had not before.
+    ///
+    /// `skipped_to` is where the log stands behind an event that it could not take in.
     pub fn publish(
         &self,
         frame: Bytes,
         except: Option<SocketId>,
         cache: Option<CacheEntry>,
+        skipped_to: Option<Position>,
         mailboxes: &[Mailbox],
     ) -> Published {
         let mut state = lock(&self.state);
         if state.is_gone {
             return Published::Gone;
         }
-        let is_new_entry = cache.is_some_and(|cache| state.keep(&frame, cache));
+        if let (Some(ring), Some(position)) = (&mut state.ring, skipped_to) {
+            **ring = Ring::new(position);
+        }
+        let is_new_entry = cache.is_some_and(|cache| state.keep(&frame, cache, 0));
         let delivery = Delivery::new(self.id, frame, except);
         deliver(&mut state, mailboxes, delivery);
         Published::Done { is_new_entry }
@@ -248,8 +256,8 @@ impl Channel {
         if state.is_gone {
             return Published::Gone;
         }
-        let is_new_entry = cache.is_some_and(|cache| state.keep(event.plain(), cache));
-        if state.takes_in(&event) {
+        let is_new_entry = cache.is_some_and(|cache| state.keep(event.plain(), cache, event.serial()));
+        if state.take_in(&event) {
             let delivery = Delivery::new(self.id, event.plain().clone(), event.except);
             deliver(&mut state, mailboxes, Delivery { stored: Some(event), ..delivery });
         }
@@ -264,13 +272,19 @@ impl Channel {
         Some((ring.head(), ring.after(cursor)?.cloned().collect()))
     }
 
-    /// Lets nobody have what was purged from the log. `is_all` takes the cached event, too; true when there was one.
-    pub fn forget_before(&self, serial: u64, is_all: bool) -> bool {
+    /// Lets nobody have what was purged from the log. True when the cached event was among it.
+    pub fn forget_before(&self, serial: u64) -> bool {
         let mut state = lock(&self.state);
         if let Some(ring) = &mut state.ring {
             ring.forget_before(serial);
         }
-        is_all && state.cached.take().is_some()
+        state.cached.take_if(|cached| cached.serial < serial).is_some()
+    }
+
+    /// Where the log stands for those who are subscribed. `position` tells where the store has it, should nobody
+    /// have joined since the channel is stored.
+    pub fn begin_log(&self, position: LogPosition<'_>) -> Position {
+        lock(&self.state).join_log(position)
     }
 
     /// Where the log stands for those who are subscribed; `None` when it is not stored, or nobody has joined.
@@ -390,9 +404,9 @@ impl State {
     }
 
     /// Keeps a cache channel's last event; true when there was none before.
-    fn keep(&mut self, frame: &Bytes, cache: CacheEntry) -> bool {
+    fn keep(&mut self, frame: &Bytes, cache: CacheEntry, serial: u64) -> bool {
         let CacheEntry { data, expires_ms } = cache;
-        self.cached.replace(Box::new(Cached { frame: frame.clone(), data, expires_ms })).is_none()
+        self.cached.replace(Box::new(Cached { frame: frame.clone(), data, expires_ms, serial })).is_none()
     }
 
     /// Where the newcomer begins. The store's own position counts while no ring does: what was stored since will still
@@ -401,8 +415,8 @@ impl State {
         self.ring.get_or_insert_with(|| Box::new(Ring::new(position()))).head()
     }
 
-    /// Whether the message is new to those who are subscribed.
-    fn takes_in(&mut self, event: &Arc<StoredEvent>) -> bool {
+    /// Whether there is somebody to deliver the message to. Those who were told that they are past it know so.
+    fn take_in(&mut self, event: &Arc<StoredEvent>) -> bool {
         if self.subscriptions == 0 {
             // Whoever joins next asks the store where the log stands.
             self.ring = None;
@@ -410,7 +424,8 @@ impl State {
         }
         let before = Position { serial: event.serial() - 1, ..event.stamp.position };
         // Subscribers without a ring came before the channel was stored.
-        self.ring.get_or_insert_with(|| Box::new(Ring::new(before))).push(event)
+        self.ring.get_or_insert_with(|| Box::new(Ring::new(before))).push(event);
+        true
     }
 
     fn is_idle(&self, now_ms: u64) -> bool {

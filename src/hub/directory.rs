@@ -13,6 +13,7 @@ use dashmap::DashSet;
 use tidewire_protocol::channel_name::{Access, ChannelName};
 use tidewire_protocol::frame;
 use tidewire_protocol::identity::Member;
+use tidewire_protocol::position::Position;
 use tidewire_protocol::socket_id::SocketId;
 use tidewire_protocol::{DataToken, server_message};
 
@@ -158,26 +159,26 @@ impl Directory {
         }
         let text =
             server_message::channel_event(event.event, event.channel.as_str(), event.data, event.user_id);
-        self.deliver_frame(found, event, &frame::encode_text(&text), caching, now_ms);
+        let frame = frame::encode_text(&text);
+        self.deliver(found, &event, caching, now_ms, |channel, entry| {
+            channel.publish(frame.clone(), event.except, entry, None, &self.mailboxes)
+        });
         Ok(())
     }
 
-    /// Delivers an event whose frame is encoded already, and that cannot be refused any more.
-    pub fn publish_live(&self, event: Publish<'_>, frame: &Bytes, max_cached_events: usize, now_ms: u64) {
-        let caching = Caching::of(&event, max_cached_events, now_ms);
-        self.deliver_frame(self.get(event.channel.as_str()), event, frame, caching, now_ms);
-    }
-
-    fn deliver_frame(
+    /// Delivers an event that the log could not take in. `skipped_to` is where the log stands behind it.
+    pub fn publish_skipped(
         &self,
-        found: Option<Arc<Channel>>,
         event: Publish<'_>,
         frame: &Bytes,
-        caching: Caching,
+        skipped_to: Position,
+        max_cached_events: usize,
         now_ms: u64,
     ) {
+        let caching = Caching::of(&event, max_cached_events, now_ms);
+        let found = self.get(event.channel.as_str());
         self.deliver(found, &event, caching, now_ms, |channel, entry| {
-            channel.publish(frame.clone(), event.except, entry, &self.mailboxes)
+            channel.publish(frame.clone(), event.except, entry, Some(skipped_to), &self.mailboxes)
         });
     }
 
@@ -264,10 +265,10 @@ impl Directory {
         lock(&self.pending_counts).append(&mut waiting);
     }
 
-    /// Lets nobody have what was purged from a channel's log; `is_all` says that it was all of it.
-    pub fn forget_before(&self, name: &str, serial: u64, is_all: bool, now_ms: u64) {
+    /// Lets nobody have what was purged from a channel's log.
+    pub fn forget_before(&self, name: &str, serial: u64, now_ms: u64) {
         let Some(channel) = self.get(name) else { return };
-        if channel.forget_before(serial, is_all) {
+        if channel.forget_before(serial) {
             self.cached_events.fetch_sub(1, Ordering::Relaxed);
             self.remove_idle(&channel, now_ms);
         }

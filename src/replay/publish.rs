@@ -113,8 +113,10 @@ impl Delivery {
             {
                 // First the generation ends, so that nobody takes a position from before for the whole story.
                 self.replay.skip(&self.stream);
+                let behind = self.replay.position(&self.stream);
                 self.with_publish(|publish, caching| {
-                    self.directory.publish_live(publish, &self.plain, caching.max_events, caching.now_ms);
+                    let Caching { max_events, now_ms } = caching;
+                    self.directory.publish_skipped(publish, &self.plain, behind, max_events, now_ms);
                 });
                 Ok(Published::Live)
             }

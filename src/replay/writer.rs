@@ -275,11 +275,12 @@ impl Writer {
             None => self.append(&batch.appends),
         };
         batch.appends.clear();
-        let _hold = Hold::new(&self.mailboxes);
         match outcome {
             Ok(appended) => {
+                let _hold = Hold::new(&self.mailboxes);
                 batch.dones.drain(..).zip(appended).for_each(|(done, appended)| done(Ok(appended)))
             }
+            // Nobody waits for the others: each may have to be noted as skipped.
             Err(error) => batch.dones.drain(..).for_each(|done| done(Err(error.clone()))),
         }
     }

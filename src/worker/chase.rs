@@ -7,17 +7,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidewire_protocol::Position;
+use tidewire_protocol::error::{CloseCode, LOG_NOT_READABLE};
 use tidewire_protocol::replay::Reason;
 use tidewire_protocol::server_message;
 
 use super::deliver::join;
 use super::mailbox::{ConnectionRef, Job};
-use super::state::State;
+use super::state::{Goodbye, State};
 use crate::replay::Resolved;
 use crate::replay::follower::{Follower, Gap, Plan};
 use crate::replay::pages::Page;
 use crate::replay::store::{StoreError, StreamName};
 use crate::socket::Sent;
+
+/// Failed reads of the log, a second apart, after which a client that catches up is closed.
+const MAX_FAILED_READS: u32 = 10;
 
 /// What the log answers to a connection.
 #[derive(Debug)]
@@ -56,6 +60,8 @@ impl State {
         followers.entry(slot).or_insert_with(|| Follower::live(false, cursor)).demote();
         self.node.metrics.replay.demotions.inc();
         self.begin_chase(slot, channel);
+        // Its task goes on with the chase, also when nothing is left to write.
+        self.at(slot).socket.wake();
     }
 
     fn begin_chase(&mut self, slot: u32, channel: u64) {
@@ -127,9 +133,20 @@ impl State {
         if asked {
             self.at(slot).replaying().awaits_page = true;
         } else {
-            self.stalled.push(connection);
+            self.read_failed(connection);
         }
         Step::Wait
+    }
+
+    /// Asks again with the next tick; in the end the client is better off with another try of its own.
+    fn read_failed(&mut self, reference: ConnectionRef) {
+        let replaying = self.at(reference.slot).replaying();
+        replaying.failed_reads += 1;
+        if replaying.failed_reads < MAX_FAILED_READS {
+            self.stalled.push(reference);
+        } else {
+            self.close(reference.slot, Goodbye::explained(CloseCode::OverCapacity, LOG_NOT_READABLE));
+        }
     }
 
     fn stream_of(&mut self, slot: u32, channel: u64) -> Option<Arc<StreamName>> {
@@ -147,10 +164,14 @@ impl State {
         }
         match answer {
             LogAnswer::Page { channel, after, page } => {
-                self.at(slot).replaying().awaits_page = false;
+                let replaying = self.at(slot).replaying();
+                replaying.awaits_page = false;
                 match page {
-                    Ok(page) => self.take_page(slot, channel, after, &page),
-                    Err(_) => return self.stalled.push(reference),
+                    Ok(page) => {
+                        replaying.failed_reads = 0;
+                        self.take_page(slot, channel, after, &page);
+                    }
+                    Err(_) => return self.read_failed(reference),
                 }
                 if self.at(slot).is_open() {
                     self.chase(slot);

@@ -10,7 +10,7 @@ use tidewire_protocol::Position;
 use tidewire_protocol::error::{CloseCode, TERMINATED_BY_APP};
 
 use super::mailbox::{Audience, ConnectionRef, Delivery, Job};
-use super::state::{ById, Goodbye, State};
+use super::state::{ById, CHASE_HEADROOM_BYTES, Goodbye, State};
 use super::{Worker, drain};
 use crate::connection::{Connection, Library};
 use crate::replay::event::StoredEvent;
@@ -211,7 +211,7 @@ impl<'a> Batch<'a> {
                     sent
                 }
                 None if delivery.sequence > after && delivery.is_for(connection) => {
-                    tally.send(connection, &delivery.frame)
+                    tally.send_beside_log(connection, &delivery.frame)
                 }
                 None => Sent::Accepted,
             };
@@ -269,6 +269,14 @@ impl Tally {
         self.frames += 1;
         self.bytes += frame.len();
         connection.socket.send(frame, self.max_bytes)
+    }
+
+    /// What no log has must fit in beside what one had too much of.
+    fn send_beside_log(&mut self, connection: &mut Connection, frame: &Bytes) -> Sent {
+        let headroom = if connection.is_chasing() { CHASE_HEADROOM_BYTES } else { 0 };
+        self.frames += 1;
+        self.bytes += frame.len();
+        connection.socket.send(frame, self.max_bytes + headroom)
     }
 
     fn send_all<'f>(

@@ -1,8 +1,7 @@
 //! What a worker owns: its connections, and its subscribers by channel.
 
 use std::cell::Cell;
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
@@ -19,6 +18,8 @@ use crate::node::Node;
 use crate::replay::follower::Follower;
 use crate::socket::Sent;
 
+/// Room in a full outbox for what is not in a log, while the rest of a log waits for it to empty.
+pub const CHASE_HEADROOM_BYTES: usize = 64 * 1024;
 /// `last_seen` of a slot that nobody uses, or that is closing: never idle.
 pub const NEVER_IDLE: u32 = u32::MAX;
 
@@ -33,8 +34,10 @@ pub struct State {
     pub closing: VecDeque<(u32, ConnectionRef)>,
     /// Connections that have to be authorised by a time (2.16), of apps that demand it.
     pub unauthorized: VecDeque<(u32, ConnectionRef)>,
-    /// When connections that may live only so long are closed; seconds of the clock.
-    pub lifetimes: BinaryHeap<Reverse<(u64, ConnectionRef)>>,
+    /// When connections that may live only so long are closed, by slot; seconds of the clock.
+    pub lifetimes: HashMap<u32, u64, ById>,
+    /// The same in the order of time.
+    pub lifetime_ends: BTreeSet<(u64, u32)>,
     /// Connections that wait for the store to be asked again.
     pub stalled: Vec<ConnectionRef>,
     next_generation: Cell<u32>,
@@ -111,7 +114,8 @@ impl State {
             channels: HashMap::default(),
             closing: VecDeque::new(),
             unauthorized: VecDeque::new(),
-            lifetimes: BinaryHeap::new(),
+            lifetimes: HashMap::default(),
+            lifetime_ends: BTreeSet::new(),
             stalled: Vec::new(),
             next_generation: Cell::new(0),
         }
@@ -171,8 +175,9 @@ impl State {
     }
 
     pub fn send(&mut self, slot: u32, frame: &Bytes) {
-        let max_bytes = self.node.config.outbox_bytes;
+        let outbox_bytes = self.node.config.outbox_bytes;
         let connection = self.at(slot);
+        let max_bytes = outbox_bytes + if connection.is_chasing() { CHASE_HEADROOM_BYTES } else { 0 };
         if connection.phase != Phase::Open {
             return;
         }
@@ -248,6 +253,7 @@ impl State {
     fn leave_hub(&mut self, slot: u32) {
         self.unsubscribe_all(slot);
         self.forget_user(slot);
+        self.forget_lifetime(slot);
         let connection = self.at(slot);
         connection.input = None;
         if let Some(replaying) = connection.replaying.take() {

@@ -1,6 +1,5 @@
 //! What happens by the clock: idle clients, grace periods, throttled counts, expired cache entries.
 
-use std::cmp::Reverse;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -94,24 +93,26 @@ impl State {
         // ±10 %, so that clients which came together do not leave together.
         let jittered = seconds.saturating_mul(rand::random_range(900..=1100)) / 1000;
         let deadline = u64::from(self.node.clock.now_seconds()).saturating_add(jittered.max(1));
-        let reference = self.reference(slot);
-        // Those that have gone of themselves are not waited for.
-        if self.lifetimes.len() > 2 * self.last_seen.len() + 1024 {
-            let mut lifetimes = std::mem::take(&mut self.lifetimes);
-            lifetimes.retain(|Reverse((_, one))| self.connection_mut(one.slot, one.generation).is_some());
-            self.lifetimes = lifetimes;
+        if self.lifetimes.get(&slot).is_none_or(|noted| deadline < *noted) {
+            self.forget_lifetime(slot);
+            self.lifetimes.insert(slot, deadline);
+            self.lifetime_ends.insert((deadline, slot));
         }
-        self.lifetimes.push(Reverse((deadline, reference)));
+    }
+
+    /// The connection has ended.
+    pub fn forget_lifetime(&mut self, slot: u32) {
+        if let Some(deadline) = self.lifetimes.remove(&slot) {
+            self.lifetime_ends.remove(&(deadline, slot));
+        }
     }
 
     /// Closes those that have lived long enough; their clients come back at once.
     fn end_lifetimes(&mut self) {
         let now = u64::from(self.node.clock.now_seconds());
-        while self.lifetimes.peek().is_some_and(|Reverse((deadline, _))| *deadline <= now) {
-            let Some(Reverse((_, reference))) = self.lifetimes.pop() else { return };
-            if self.connection_mut(reference.slot, reference.generation).is_some() {
-                self.close(reference.slot, Goodbye::coded(CloseCode::ReconnectNow));
-            }
+        while let Some((_, slot)) = self.lifetime_ends.first().copied().filter(|(end, _)| *end <= now) {
+            self.forget_lifetime(slot);
+            self.close(slot, Goodbye::coded(CloseCode::ReconnectNow));
         }
     }
 

@@ -8,9 +8,11 @@ mod batches;
 mod gone;
 mod history;
 mod idempotency;
+mod live_only;
 mod positions;
 mod purge;
 mod refusals;
+mod rules;
 
 use std::path::Path;
 use std::time::Duration;

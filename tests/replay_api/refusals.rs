@@ -17,18 +17,18 @@ use crate::{HISTORY, deduplicated, event, keep, kept, keyed, rule};
 
 /// A store in memory that fails when it is told to.
 #[derive(Debug)]
-struct Fragile {
+pub struct Fragile {
     store: MemoryStore,
     error: Mutex<Option<StoreError>>,
 }
 
 impl Fragile {
-    fn new() -> Arc<Self> {
+    pub fn new() -> Arc<Self> {
         let caps = Caps { longest_window_ms: 3_600_000, max_bytes: 1 << 30, app_max_bytes: Vec::new() };
         Arc::new(Self { store: MemoryStore::new(&caps), error: Mutex::default() })
     }
 
-    fn fail_with(&self, error: Option<StoreError>) {
+    pub fn fail_with(&self, error: Option<StoreError>) {
         *self.error.lock().unwrap() = error;
     }
 
@@ -98,7 +98,7 @@ impl Store for Fragile {
 }
 
 /// A server whose log is this store: it is in its place before an app asks for one.
-fn serve(store: &Arc<Fragile>, on_store_error: OnStoreError) -> TestServer {
+pub fn serve(store: &Arc<Fragile>, on_store_error: OnStoreError) -> TestServer {
     let server = TestServer::start();
     let node = server.inner().node();
     let open = || {
@@ -118,7 +118,7 @@ fn serve(store: &Arc<Fragile>, on_store_error: OnStoreError) -> TestServer {
     server
 }
 
-fn full() -> StoreError {
+pub fn full() -> StoreError {
     StoreError::Full
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
@@ -9,6 +10,7 @@ use tidewire_protocol::channel_name::ENCRYPTED_CHANNEL_PREFIX;
 use tidewire_protocol::http_api::Trigger;
 use tidewire_protocol::position::Position;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::store_error;
 use crate::app::{App, PublishError, Published, Receipt};
@@ -20,6 +22,9 @@ use crate::worker::mailbox::{Hold, Mailbox};
 
 /// Tells that what a request asks for had been done by an earlier one: `true` for all of it, `partial` for some.
 const DEDUPLICATED: HeaderName = HeaderName::from_static("tidewire-deduplicated");
+/// How long a publisher waits for the store.
+const STORE_DEADLINE: Duration = Duration::from_secs(10);
+const NO_ANSWER: &str = "the store does not answer, and what it was given may be kept or not: try again with the same idempotency_key";
 /// Milliseconds are told as whole seconds in `Retry-After`.
 const MS_PER_SECOND: u64 = 1_000;
 
@@ -133,8 +138,13 @@ fn send(node: &Node, app: &App, events: &[Trigger<'_>], key: Option<&str>) -> Re
 impl Sent {
     /// Waits for what is pending. It was queued in order, so it is done in order.
     async fn settle(&mut self) {
+        let deadline = Instant::now() + STORE_DEADLINE;
         for Pending { number, channel, wants_position, published } in std::mem::take(&mut self.pending) {
-            let position = match published.await {
+            let Ok(published) = tokio::time::timeout_at(deadline, published).await else {
+                self.fail(Failure::Store(StoreError::Unavailable(NO_ANSWER.to_owned())));
+                return;
+            };
+            let position = match published {
                 Ok(Ok(Published::Live)) => None,
                 Ok(Ok(Published::Stored(position))) => Some(position),
                 Ok(Ok(Published::Repeat(position))) => {

@@ -19,6 +19,7 @@ use super::read::channel_name;
 use super::store_error;
 use super::verify::{Verified, bad_request};
 use crate::http::respond::{self, Refusal, Reply};
+use crate::hub::Directory;
 use crate::replay::Replay;
 use crate::replay::store::{Retention, Store, StoreError, StreamName};
 
@@ -43,9 +44,7 @@ pub async fn state(request: Verified<'_>, channel: &str) -> Result<Reply, Refusa
 /// Forgets what is before a position, or everything that was published before this call. Answers the state.
 pub async fn purge(request: Verified<'_>, channel: &str) -> Result<Reply, Refusal> {
     let before = position_parameter(request.query, "before").map_err(bad_request)?;
-    let app = request.app;
     let Some(log) = Log::of(request, channel)? else { return Ok(disabled(channel)) };
-    let is_all = before.is_none();
     let before = match before {
         Some(before) => match log.read(move |log| log.serial_of(before)).await? {
             Ok(serial) => serial,
@@ -54,7 +53,6 @@ pub async fn purge(request: Verified<'_>, channel: &str) -> Result<Reply, Refusa
         None => log.replay.position(&log.stream).serial + 1,
     };
     log.purge(before).await?;
-    app.forget_before(channel, before, is_all);
     let state = log.read(|log| State::read(log.store, log.stream, log.retention, log.now_ms)).await?;
     Ok(respond::json(&state))
 }
@@ -64,6 +62,10 @@ struct Log {
     replay: Arc<Replay>,
     stream: Arc<StreamName>,
     retention: Retention,
+    /// Where its newest messages are kept for those who come back, too.
+    channels: Arc<Directory>,
+    /// Milliseconds of the server's clock.
+    now_ms: u64,
 }
 
 impl Log {
@@ -79,6 +81,8 @@ impl Log {
             replay: Arc::clone(replay),
             stream: Arc::new(StreamName { app: request.app.id.clone(), channel: channel.into() }),
             retention: rule.retention(),
+            channels: Arc::clone(&request.app.channels),
+            now_ms: request.app.now_ms(),
         }))
     }
 
@@ -100,7 +104,14 @@ impl Log {
 
     async fn purge(&self, before: u64) -> Result<(), Refusal> {
         let (sender, answer) = oneshot::channel();
-        let done = move |outcome| drop(sender.send(outcome));
+        let (channels, stream, now_ms) = (Arc::clone(&self.channels), Arc::clone(&self.stream), self.now_ms);
+        // Whoever asked may hang up: what is in memory goes all the same, and before anything later is delivered.
+        let done = move |outcome: Result<(), StoreError>| {
+            if outcome.is_ok() {
+                channels.forget_before(&stream.channel, before, now_ms);
+            }
+            let _ = sender.send(outcome);
+        };
         self.replay
             .purge(Arc::clone(&self.stream), before, Box::new(done))
             .map_err(|_| store_error::busy())?;
