@@ -74,6 +74,7 @@ pub struct Keys {
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     content: u64,
+    expires_ms: u64,
     /// 0 when the message was not stored.
     serial: u64,
     epoch: Epoch,
@@ -109,7 +110,8 @@ impl Keys {
 
     pub fn look_up(&mut self, message: Fingerprint, now_ms: u64) -> Known {
         self.expire(now_ms);
-        match self.seen.get(&message.key) {
+        // Where the clock was set back, what expires later is in front of it.
+        match self.seen.get(&message.key).filter(|seen| seen.expires_ms > now_ms) {
             None => Known::New,
             Some(seen) if seen.content != message.content => Known::Conflict,
             Some(Seen { serial: 0, .. }) => Known::Repeat(None),
@@ -130,10 +132,9 @@ impl Keys {
         if self.order.len() >= self.max {
             self.forget_oldest();
         }
-        let seen = Seen { content: message.content, serial, epoch };
-        if self.seen.insert(message.key, seen).is_none() {
-            self.order.push_back((message.key, time_ms.saturating_add(IDEMPOTENCY_WINDOW_MS)));
-        }
+        let expires_ms = time_ms.saturating_add(IDEMPOTENCY_WINDOW_MS);
+        self.seen.insert(message.key, Seen { content: message.content, expires_ms, serial, epoch });
+        self.order.push_back((message.key, expires_ms));
     }
 
     /// Forgets what was inserted last and was not published after all.
@@ -159,7 +160,10 @@ impl Keys {
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((key, _)) = self.order.pop_front() {
+        if let Some((key, expires_ms)) = self.order.pop_front()
+            // Otherwise it expired before its turn, and was noted anew.
+            && self.seen.get(&key).is_some_and(|seen| seen.expires_ms == expires_ms)
+        {
             self.seen.remove(&key);
         }
     }
@@ -215,6 +219,24 @@ mod tests {
         assert_eq!(keys.look_up(two, 1), Known::Repeat(None));
         keys.insert(one, None, 50);
         assert_eq!(keys.look_up(one, IDEMPOTENCY_WINDOW_MS + 49), Known::Repeat(None));
+    }
+
+    #[test]
+    fn a_key_expires_in_time_though_the_clock_was_set_back() {
+        let mut keys = Keys::default();
+        let (late, early) = (keys.fingerprint(&keyed("late", "")), keys.fingerprint(&keyed("early", "")));
+        const BACK_MS: u64 = 10 * IDEMPOTENCY_WINDOW_MS;
+        keys.insert(late, None, BACK_MS);
+        keys.insert(early, None, 0);
+        assert_eq!(keys.look_up(early, IDEMPOTENCY_WINDOW_MS - 1), Known::Repeat(None));
+        assert_eq!(keys.look_up(early, IDEMPOTENCY_WINDOW_MS), Known::New);
+        // Noted again, it lives as long as any; its first note does not take it away.
+        keys.insert(early, Some(position(5)), BACK_MS + 1);
+        assert_eq!(keys.look_up(late, BACK_MS + IDEMPOTENCY_WINDOW_MS), Known::New);
+        let last_ms = BACK_MS + IDEMPOTENCY_WINDOW_MS;
+        assert_eq!(keys.look_up(early, last_ms), Known::Repeat(Some(position(5))));
+        assert_eq!(keys.look_up(early, last_ms + 1), Known::New);
+        assert!(keys.is_empty());
     }
 
     #[test]

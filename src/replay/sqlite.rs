@@ -147,9 +147,15 @@ impl Log {
         for slice in self.slices.all().iter().filter(|slice| slice.newest_ms() > since_ms) {
             match self.find_keys(slice, since_ms, now_ms) {
                 Ok(()) => {}
-                Err(Trouble::Damaged(reason)) => self.set_aside(&mut lock(&self.writer), slice, &reason),
+                // Nothing was written to it yet.
+                Err(Trouble::Damaged(reason) | Trouble::Unreadable(reason)) => {
+                    self.set_aside(&mut lock(&self.writer), slice, &reason);
+                }
                 Err(trouble) => return Err(self.refuse(trouble)),
             }
+        }
+        if let Err(trouble) = self.save_unsaved(&mut lock(&self.writer), now_ms) {
+            tracing::warn!(target: "tidewire::replay", ?trouble, "the streams of a lost slice are not saved yet");
         }
         for name in self.streams.names(|tracked| {
             tracked.segments.first().is_some_and(|oldest| oldest.first < tracked.state.floor)
@@ -231,7 +237,8 @@ impl Log {
             Ok(_) | Err(Trouble::Full | Trouble::Other(_)) => {}
             Err(trouble) => return Err(trouble),
         }
-        Ok(Closed { slice_ms: slice.start_ms, message })
+        let slices = u32::try_from(self.slices.all().len()).unwrap_or(u32::MAX);
+        Ok(Closed { slice_ms: slice.start_ms, message, slices })
     }
 }
 

@@ -153,7 +153,8 @@ pub struct Caps {
     pub longest_window_ms: u64,
     /// Of the whole store.
     pub max_bytes: u64,
-    /// Of each app that has a limit of its own.
+    /// Of each app that has a limit of its own; 0 = none. On disk by whole slices: what newer slices have when they
+    /// come to so much is all that is replayed.
     pub app_max_bytes: Vec<(Box<str>, u64)>,
 }
 

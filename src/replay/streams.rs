@@ -95,6 +95,16 @@ impl StreamState {
         self.raise_floor(self.head + 1, self.total_bytes);
     }
 
+    /// Takes into account that messages may be lost that followed the newest one: whoever saw any of them is told,
+    /// and whoever did not has missed something. `generation` and the one before it must be new.
+    pub fn lose_end(&mut self, generation: u32) {
+        // What was lost had the next serial, too: it must not pass for the one that is left out.
+        self.begin_generation(generation - 1);
+        self.head += 1;
+        self.begin_generation(generation);
+        self.raise_floor(self.head + 1, self.total_bytes);
+    }
+
     /// Whether it has messages of this generation, so that a skip has to begin another.
     pub fn has_messages_of(&self, generation: u32) -> bool {
         self.generations.last().is_some_and(|last| last.number >= generation && last.start <= self.head)

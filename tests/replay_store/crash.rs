@@ -9,7 +9,9 @@ use tidewire::replay::sqlite::SqliteStore;
 use tidewire::replay::store::{Durability, Location, Store};
 use tidewire_protocol::position::Position;
 
-use super::support::{ALL, EVERYTHING, T0, append, caps, directory, floor, head, message, messages, open, stamp, stream};
+use super::support::{
+    ALL, EVERYTHING, T0, append, caps, directory, floor, head, message, messages, open, stamp, stream,
+};
 
 const CHANNELS: u64 = 4;
 const BATCH: u64 = 8;
@@ -138,7 +140,11 @@ fn kill_9_loses_nothing_that_was_acknowledged() {
             assert!(position.epoch.generation > generation, "nobody closed it");
             generation = position.epoch.generation;
             let at = Position { serial: heads[0], ..store.position(&channel(0)) };
-            store.bounds(&channel(0), &EVERYTHING, T0).expect("bounds").resolve(at, 0).expect("nothing was lost");
+            store
+                .bounds(&channel(0), &EVERYTHING, T0)
+                .expect("bounds")
+                .resolve(at, 0)
+                .expect("nothing was lost");
             append(&store, &channel(0), &(heads[0] + 1).to_string(), T0);
             assert_eq!(super::support::serials(&store, &channel(0), ALL).len() as u64, heads[0] + 1);
         }

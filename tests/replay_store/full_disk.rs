@@ -9,8 +9,8 @@ use tidewire::replay::store::{Durability, Location, Store, StoreError};
 use tidewire_protocol::replay::Reason;
 
 use super::support::{
-    ALL, EVERYTHING, HOUR, MIB, T0, append, assert_full, caps, head, keyed, message, messages, resolve, serials,
-    slices, stream,
+    ALL, EVERYTHING, HOUR, MIB, T0, append, assert_full, caps, head, keyed, message, messages, resolve,
+    serials, slices, stream,
 };
 
 const DISK_BYTES: u64 = 12 * MIB;
@@ -23,7 +23,15 @@ fn on_a_small_disk(test: &str) {
     let mount = format!("mount -t tmpfs -o size={DISK_BYTES} none \"$1\"");
     let with_disk = |then: &str| {
         let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &format!("{mount} && {then}"), "sh"]);
+        command.args([
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            &format!("{mount} && {then}"),
+            "sh",
+        ]);
         command.arg(root.path());
         command
     };
@@ -51,7 +59,8 @@ struct Disk(PathBuf);
 impl Disk {
     /// Half full already.
     fn here() -> Self {
-        let disk = Self(PathBuf::from(std::env::var_os("TIDEWIRE_TEST_DIRECTORY").expect("set by the parent")));
+        let disk =
+            Self(PathBuf::from(std::env::var_os("TIDEWIRE_TEST_DIRECTORY").expect("set by the parent")));
         fs::write(disk.ballast(), vec![0; BALLAST_BYTES]).expect("written");
         disk
     }
@@ -170,6 +179,8 @@ fn makes_room() {
     append(&store, &only, "1", T0);
     let at_only = store.position(&only);
     fill_up(&store, T0);
+    // That it was not stored has to be written down, too, and finds no room.
+    store.skip(&orders);
     // The slice is sealed; a new one, for what it knows, finds no room.
     let later_ms = T0 + 24 * HOUR + 2_000;
     let mut tries = 0;

@@ -4,7 +4,8 @@ use tidewire::replay::keys::IDEMPOTENCY_WINDOW_MS;
 use tidewire::replay::store::{Appended, Content, Store};
 
 use super::support::{
-    ALL, MINUTE, SECOND, T0, append_one, directory, image, keyed, on_both_engines, open, serials, stamp, stream,
+    ALL, MINUTE, SECOND, T0, append_one, directory, image, keyed, on_both_engines, open, serials, stamp,
+    stream,
 };
 
 on_both_engines!(
@@ -90,7 +91,8 @@ fn keep_some(store: &dyn Store) -> [Appended; 3] {
 fn assert_found_again(store: &dyn Store, kept: [Appended; 3]) {
     let stream = stream("orders");
     let now_ms = T0 + 3 * MINUTE;
-    let again = [0, 80, 160].map(|seconds| append_one(store, &keyed(&stream, &seconds.to_string(), "x"), now_ms));
+    let again =
+        [0, 80, 160].map(|seconds| append_one(store, &keyed(&stream, &seconds.to_string(), "x"), now_ms));
     assert_eq!(again[1..], kept[1..]);
     assert_eq!(stamp(again[0]).position.serial, 7);
     assert_eq!(append_one(store, &keyed(&stream, "160", "y"), now_ms), Appended::Conflict);

@@ -1,5 +1,6 @@
 // A disk that loses what was not synced: every fsync copies the file to a mirror, which is what a power cut leaves.
-// A file named "eio" beside the mirror makes syncs fail, one named "enospc" makes writes fail.
+// A file named "eio" beside the mirror makes syncs fail, one named "enospc" makes writes fail, and one named "bad-"
+// and a name makes reading the file of that name fail.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -100,6 +101,24 @@ static int sync_with(const char *call, int fd) {
 
 int fsync(int fd) { return sync_with("fsync", fd); }
 int fdatasync(int fd) { return sync_with("fdatasync", fd); }
+
+static int is_bad(int fd) {
+    char path[PATH_MAX], what[PATH_MAX];
+    const char *name = mirror ? name_of(fd, path) : NULL;
+    if (!name) return 0;
+    snprintf(what, sizeof what, "bad-%s", name);
+    if (!is_asked(what)) return 0;
+    errno = EIO;
+    return 1;
+}
+
+ssize_t pread(int fd, void *bytes, size_t length, off_t at) {
+    return is_bad(fd) ? -1 : real("pread")(fd, bytes, length, at);
+}
+
+ssize_t pread64(int fd, void *bytes, size_t length, off64_t at) {
+    return is_bad(fd) ? -1 : real("pread64")(fd, bytes, length, at);
+}
 
 static int is_refused(int fd) {
     char path[PATH_MAX];

@@ -19,13 +19,14 @@ use super::support::{EVERYTHING, T0, append, directory, image, open};
 /// What is acknowledged is safe after 100 ms; a machine that is busy may need more.
 const SAFE_AFTER_MS: u64 = 1_000;
 
-fn library() -> &'static Path {
+pub fn library() -> &'static Path {
     static LIBRARY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     let (_, path) = LIBRARY.get_or_init(|| {
         let directory = directory();
         let path = directory.path().join("power_cut.so");
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/replay_store/power_cut.c");
-        let status = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-w", "-o"]).arg(&path).arg(source).status();
+        let status =
+            Command::new("cc").args(["-shared", "-fPIC", "-O1", "-w", "-o"]).arg(&path).arg(source).status();
         assert!(status.expect("the C compiler that builds SQLite").success());
         (directory, path)
     });
@@ -96,7 +97,10 @@ fn interval_means_that_a_power_cut_loses_the_last_moment() {
         for Acknowledged { channel, serial, at_ms } in acknowledged {
             let is_lost = heads[channel as usize] < serial;
             was_lost |= is_lost;
-            assert!(!is_lost || at_ms + SAFE_AFTER_MS > end_ms, "{serial} of {channel} was acknowledged long ago");
+            assert!(
+                !is_lost || at_ms + SAFE_AFTER_MS > end_ms,
+                "{serial} of {channel} was acknowledged long ago"
+            );
         }
         assert_only_witnesses_start_anew(&store, &heads);
     }

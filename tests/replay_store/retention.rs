@@ -130,9 +130,8 @@ fn limits_and_purges_meet(store: &dyn Store) {
     fill(store, &stream, 9, T0);
     let size = content("1").size();
     store.purge(&stream, 5, T0).expect("purged");
-    let by_bytes = |messages: u64| {
-        floor(store, &stream, &Retention { max_bytes: messages * size, ..EVERYTHING }, T0)
-    };
+    let by_bytes =
+        |messages: u64| floor(store, &stream, &Retention { max_bytes: messages * size, ..EVERYTHING }, T0);
     assert_eq!([6, 5, 4, 1].map(by_bytes), [5, 5, 6, 9]);
     let by_count = |max_messages| floor(store, &stream, &Retention { max_messages, ..EVERYTHING }, T0);
     assert_eq!([6, 5, 4].map(by_count), [5, 5, 6]);
@@ -168,7 +167,10 @@ fn limits_are_found_across_slices() {
         let first = 101 - kept;
         let age = Retention { window_ms: (kept - 1) * step_ms, ..EVERYTHING };
         assert_eq!(floor(&store, &stream, &age, now_ms), first);
-        assert_eq!(floor(&store, &stream, &Retention { max_bytes: kept * size, ..EVERYTHING }, now_ms), first);
+        assert_eq!(
+            floor(&store, &stream, &Retention { max_bytes: kept * size, ..EVERYTHING }, now_ms),
+            first
+        );
         assert_eq!(store.first_since(&stream, T0 + (first - 1) * step_ms), Ok(first));
         assert_eq!(store.first_since(&stream, T0 + (first - 1) * step_ms + 1), Ok(first + 1));
     }

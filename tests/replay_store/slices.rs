@@ -7,8 +7,8 @@ use tidewire_protocol::position::Position;
 use tidewire_protocol::replay::Reason;
 
 use super::support::{
-    ALL, EVERYTHING, HOUR, MIB, MINUTE, T0, append, caps, directory, fill, files, floor, head, location, message,
-    open, resolve, serials, slices, stream, stream_of, wait_until,
+    ALL, EVERYTHING, HOUR, MIB, MINUTE, T0, append, caps, directory, files, fill, floor, head, location,
+    message, open, resolve, serials, slices, stream, stream_of, wait_until,
 };
 
 /// Longer than a slice takes messages with a window of 24 hours.
@@ -192,8 +192,8 @@ fn in_memory_the_limits_hold_to_the_byte() {
     let (orders, other) = (stream("orders"), stream_of("7", "orders"));
     let data = "x".repeat(1000);
     for serial in 1..=200 {
-        append(&store, &orders, &data, T0);
-        append(&store, &other, &data, T0);
+        append(&store, &orders, &data, T0 + serial);
+        append(&store, &other, &data, T0 + serial);
         assert!(store.stats().bytes <= 100_000);
         let kept = serials(&store, &orders, ALL);
         assert_eq!(kept.last(), Some(&serial));
@@ -256,7 +256,8 @@ fn a_directory_that_cannot_be_made_is_told() {
     let directory = directory();
     let file = directory.path().join("file");
     std::fs::write(&file, "").expect("written");
-    let refused = SqliteStore::open(&location(&file.join("below")), &caps(), T0).expect_err("it cannot be made");
+    let refused =
+        SqliteStore::open(&location(&file.join("below")), &caps(), T0).expect_err("it cannot be made");
     assert!(refused.to_string().contains("file/below"), "{refused}");
 }
 
@@ -321,4 +322,48 @@ fn readers_are_safe_while_slices_go() {
     });
     assert!(store.stats().slices_dropped_early > 2);
     assert_eq!(store.stats().slices_set_aside, 0);
+}
+
+#[test]
+fn somebody_may_look_at_the_files_meanwhile() {
+    let directory = directory();
+    let store = open(directory.path(), T0);
+    let orders = stream("orders");
+    fill(&store, &orders, 3, T0);
+    let file = directory.path().join(&slices(directory.path())[0]);
+    let other = rusqlite::Connection::open(&file).expect("it opens");
+    other.execute_batch("BEGIN").expect("begun");
+    let count = || other.query_row("SELECT count(*) FROM messages", [], |row| row.get::<_, i64>(0));
+    assert_eq!(count(), Ok(3));
+    // Enough for a checkpoint, which cannot move what the other still reads.
+    let data = "x".repeat(10_000);
+    for _ in 0..20 {
+        let batch: Vec<_> = (0..50).map(|_| message(&orders, &data)).collect();
+        store.append(&batch, T0).expect("stored");
+    }
+    wait_until("chores are done", || store.is_at_rest());
+    store.maintain(T0 + SLICE_MS).expect("maintained");
+    fill(&store, &orders, 1, T0 + SLICE_MS);
+    assert_eq!(count(), Ok(3));
+    other.execute_batch("COMMIT").expect("ended");
+    assert_eq!(count(), Ok(1003));
+    assert_eq!(serials(&store, &orders, ALL).len(), 1004);
+    assert_eq!(store.stats().slices_set_aside, 0);
+}
+
+#[test]
+fn somebody_who_writes_to_the_files_is_waited_for_but_not_for_ever() {
+    let directory = directory();
+    let store = open(directory.path(), T0);
+    let orders = stream("orders");
+    fill(&store, &orders, 3, T0);
+    let file = directory.path().join(&slices(directory.path())[0]);
+    let other = rusqlite::Connection::open(&file).expect("it opens");
+    other.execute_batch("BEGIN IMMEDIATE").expect("begun");
+    let refused = store.append(&[message(&orders, "4")], T0).expect_err("it is locked");
+    assert!(matches!(refused, StoreError::Unavailable(_)), "{refused:?}");
+    assert_eq!(head(&store, &orders), 3);
+    other.execute_batch("COMMIT").expect("ended");
+    fill(&store, &orders, 1, T0);
+    assert_eq!(serials(&store, &orders, ALL), [1, 2, 3, 4]);
 }

@@ -1,6 +1,6 @@
 //! Opening a store: what its files say, without a look at more than the newest message of each stream.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +15,9 @@ use super::writer::{Current, Writer};
 use crate::replay::store::{Durability, StoreError, StreamName};
 use crate::replay::streams::StreamState;
 
+/// So far the streams that are not known jump when some may have been lost: they go on behind any serial that a
+/// client can have of them.
+const BASE_STEP: u64 = 1 << 32;
 /// A check of more would take seconds.
 const MAX_CHECKED_BYTES: u64 = 128 * 1024 * 1024;
 
@@ -48,6 +51,10 @@ struct Boot<'a> {
     /// `None` when the store is new, or `meta.db` was damaged.
     state: Option<State>,
     set_aside: u64,
+    /// Slices that are damaged, and why.
+    damaged: Vec<(Arc<Slice>, String)>,
+    /// What streams had in older slices only may not be all of it: a slice with this number was lost. 0: none.
+    lost: u32,
     /// Whether all is as it was when the store was closed.
     is_clean: bool,
     streams: HashMap<StreamName, Known>,
@@ -73,7 +80,7 @@ impl<'a> Boot<'a> {
         let opened = Meta::open(directory).and_then(|meta| Ok((meta.load()?, meta)));
         let (state, meta) = match opened {
             Ok(opened) => opened,
-            Err(Trouble::Damaged(reason)) => {
+            Err(Trouble::Damaged(reason) | Trouble::Unreadable(reason)) => {
                 report(&directory::meta_path(directory), &reason, now_ms)?;
                 set_aside += 1;
                 (None, Meta::open(directory)?)
@@ -87,6 +94,8 @@ impl<'a> Boot<'a> {
             is_clean: state.as_ref().is_some_and(|state| state.closed.is_some()),
             state,
             set_aside,
+            damaged: Vec::new(),
+            lost: 0,
             streams: HashMap::new(),
             slices: Slices::default(),
             slice_count: 0,
@@ -98,12 +107,18 @@ impl<'a> Boot<'a> {
     /// From the newest to the oldest: what is newer holds.
     fn read_slices(&mut self) -> Outcome<()> {
         let starts = directory::slices(self.directory)?;
-        let closed = self.state.as_ref().and_then(|state| state.closed).unwrap_or_default();
+        let closed = self.state.as_ref().and_then(|state| state.closed);
         let newest_ms = starts.last().copied().unwrap_or(0);
-        // A slice that somebody took away, or an older copy.
-        self.is_clean &= closed.slice_ms == newest_ms;
         self.slice_count =
             u32::try_from(starts.len()).map_err(|_| Trouble::Other("too many slices".to_owned()))?;
+        // Slices that somebody took away.
+        if closed.is_some_and(|closed| closed.slice_ms > newest_ms) {
+            self.lost = u32::MAX;
+        } else if closed.is_some_and(|closed| closed.slices > self.slice_count) {
+            self.lost = self.slice_count;
+        }
+        let closed = closed.unwrap_or_default();
+        self.is_clean &= closed.slice_ms == newest_ms && self.lost == 0;
         for (start_ms, number) in starts.into_iter().rev().zip((1..=self.slice_count).rev()) {
             let slice = Arc::new(Slice::new(self.directory, number, start_ms));
             let closed = (start_ms == newest_ms).then_some(closed);
@@ -117,10 +132,12 @@ impl<'a> Boot<'a> {
                         self.older.push(link);
                     }
                 }
-                Err(Trouble::Damaged(reason)) => {
-                    report(&directory::slice_path(self.directory, start_ms), &reason, self.now_ms)?;
+                // Nothing is written to any of them yet.
+                Err(Trouble::Damaged(reason) | Trouble::Unreadable(reason)) => {
+                    self.damaged.push((slice, reason));
                     self.set_aside += 1;
                     self.is_clean = false;
+                    self.lost = self.lost.max(number);
                 }
                 Err(trouble) => return Err(trouble),
             }
@@ -132,7 +149,7 @@ impl<'a> Boot<'a> {
     fn read_slice(&mut self, slice: &Arc<Slice>, closed: Option<Closed>) -> Outcome<Link> {
         let link = slice.link_to_keep()?;
         let outcome = self.read_linked(&link, closed);
-        if matches!(outcome, Err(Trouble::Damaged(_))) {
+        if matches!(outcome, Err(Trouble::Damaged(_) | Trouble::Unreadable(_))) {
             slice.leave();
         }
         outcome.map(|()| link)
@@ -152,7 +169,11 @@ impl<'a> Boot<'a> {
             link.slice.note_newest(time_ms);
         }
         if let Some(closed) = closed {
-            self.is_clean &= closed.message == newest.map_or(0, |(message, _)| message);
+            if self.is_clean && closed.message != newest.map_or(0, |(message, _)| message) {
+                // Another copy of it.
+                self.is_clean = false;
+                self.lost = u32::MAX;
+            }
             if !self.is_clean && directory::size(link.slice.path()) <= MAX_CHECKED_BYTES {
                 link.quick_check()?;
             }
@@ -199,9 +220,32 @@ impl<'a> Boot<'a> {
         self.streams.insert(name, Known { state, segments: vec![segment], previous_ms });
     }
 
-    fn finish(self, durability: Durability) -> Outcome<Found> {
-        let state = self.next_state();
-        self.meta.save(&state)?;
+    fn finish(mut self, durability: Durability) -> Outcome<Found> {
+        let mut saved = self.next_state();
+        // Another nonce tells every client.
+        let is_same = self.state.as_ref().is_some_and(|state| state.nonce == saved.nonce);
+        let lost = if is_same { self.lost } else { 0 };
+        let mut unsaved = HashSet::new();
+        for (name, known) in &mut self.streams {
+            if known.segments.first().is_some_and(|newest| newest.slice < lost) {
+                known.state.lose_end(saved.generation);
+                unsaved.insert(name.clone());
+            }
+        }
+        if lost > 0 {
+            saved.base = saved.base.saturating_add(BASE_STEP);
+        }
+        saved.is_skipping = !unsaved.is_empty();
+        self.meta.save(&saved)?;
+        // Not before: without the files nothing tells that something was lost.
+        for (slice, reason) in &self.damaged {
+            if let Err(trouble) = report(slice.path(), reason, self.now_ms) {
+                tracing::error!(
+                    target: "tidewire::replay", reason, path = %slice.path().display(), ?trouble,
+                    "a damaged slice is not used any more, but cannot be renamed"
+                );
+            }
+        }
         let streams = Streams::default();
         for (name, known) in self.streams {
             let Known { state, mut segments, .. } = known;
@@ -217,10 +261,10 @@ impl<'a> Boot<'a> {
             set_aside: self.set_aside,
             writer: Writer {
                 meta: self.meta,
-                saved: state,
+                saved,
                 current,
                 next_number: self.slice_count + 1,
-                unsaved: std::collections::HashSet::new(),
+                unsaved,
                 is_closed: false,
             },
         })
@@ -235,7 +279,9 @@ impl<'a> Boot<'a> {
         let Some(state) = self.state.clone() else {
             return State { generation: newest + 1, ..made_anew };
         };
-        let generation = state.generation.max(newest) + u32::from(!self.is_clean);
+        // Two for streams that lost their end.
+        let steps = u32::from(!self.is_clean) + u32::from(self.lost > 0);
+        let generation = state.generation.max(newest) + steps;
         // Nobody knows any more which streams were skipped: no position is good.
         let nonce = if state.is_skipping { made_anew.nonce } else { state.nonce };
         State { nonce, generation, base: state.base, ..made_anew }

@@ -188,9 +188,12 @@ impl Keeper<'_> {
 
     fn report(&mut self, chore: &Chore, slice: &Arc<Slice>, trouble: Trouble) {
         self.link = None;
+        let outcome = self.log.set_aside_if_lost(&mut lock(&self.log.writer), slice, trouble);
+        let Err(trouble) = outcome else { return };
         match trouble {
-            Trouble::Damaged(reason) => self.log.set_aside(&mut lock(&self.log.writer), slice, &reason),
-            Trouble::Io(_) | Trouble::Sync(_) => drop(self.log.refuse(trouble)),
+            Trouble::Damaged(_) | Trouble::Unreadable(_) | Trouble::Io(_) | Trouble::Sync(_) => {
+                drop(self.log.refuse(trouble));
+            }
             // A checkpoint is tried again when more was written.
             Trouble::Full | Trouble::Other(_) => {
                 tracing::warn!(target: "tidewire::replay", ?trouble, "a checkpoint or purge has to wait");

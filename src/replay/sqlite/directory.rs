@@ -12,8 +12,19 @@ const PROBE: &str = "probe";
 /// More than file systems keep inside an inode, and than is left over in the last block of a file.
 const PROBE_BYTES: usize = 64 * 1024;
 
-/// Takes the directory for this process until the file is closed, making it if need be.
-pub fn lock(directory: &Path) -> Result<File, StoreError> {
+/// Keeps other processes out.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A process that is just being started has the file open, too, until it runs its program.
+        drop(self.0.unlock());
+    }
+}
+
+/// Takes the directory for this process, making it if need be.
+pub fn lock(directory: &Path) -> Result<Lock, StoreError> {
     let failure = |error: io::Error| {
         StoreError::Unavailable(format!("cannot use {} for replay: {error}", directory.display()))
     };
@@ -21,7 +32,7 @@ pub fn lock(directory: &Path) -> Result<File, StoreError> {
     let options = OpenOptions::new().create(true).truncate(false).write(true).clone();
     let file = options.open(directory.join(LOCK)).map_err(failure)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(StoreError::Unavailable(format!(
             "{} is in use by another process; each server needs a directory of its own",
             directory.display()
@@ -124,8 +135,10 @@ pub fn is_full(directory: &Path) -> bool {
     outcome.is_err_and(|error| full.contains(&error.kind()))
 }
 
-fn with_companions(database: &Path) -> [PathBuf; 3] {
-    [database.to_owned(), wal_path(database), with_suffix(database, "-shm")]
+fn with_companions(database: &Path) -> [PathBuf; 4] {
+    // A journal that is left would be taken for that of the next database of this name.
+    let [shm, journal] = ["-shm", "-journal"].map(|suffix| with_suffix(database, suffix));
+    [database.to_owned(), wal_path(database), shm, journal]
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

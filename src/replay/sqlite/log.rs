@@ -1,7 +1,6 @@
 //! What the threads of a store share.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -14,7 +13,7 @@ use super::index::{Slices, Streams};
 use super::pool::Pool;
 use super::read::{Hurt, Reading};
 use super::syncer::Syncer;
-use super::trouble::Trouble;
+use super::trouble::{Outcome, Trouble};
 use super::writer::Writer;
 use crate::replay::keys::Keys;
 use crate::replay::store::{Caps, Durability, StoreError, StreamName};
@@ -53,7 +52,7 @@ pub struct Log {
     /// The latest time that somebody came with: the store has no clock.
     pub now_ms: AtomicU64,
     /// Held until the store is closed.
-    pub lock: Mutex<Option<File>>,
+    pub lock: Mutex<Option<directory::Lock>>,
 }
 
 /// Since the start.
@@ -129,10 +128,9 @@ impl Log {
                 Ok(answer) => return Ok(Some(answer)),
                 // Trimmed meanwhile: the next view is without it.
                 Err(hurt) if !hurt.slice.is_live() => {}
-                Err(Hurt { slice, trouble: Trouble::Damaged(reason) }) => {
-                    self.set_aside(&mut lock(&self.writer), &slice, &reason);
+                Err(Hurt { slice, trouble }) => {
+                    self.set_aside_if_lost(&mut lock(&self.writer), &slice, trouble)?;
                 }
-                Err(hurt) => return Err(hurt.trouble.into()),
             }
         }
     }
@@ -142,9 +140,19 @@ impl Log {
         match trouble {
             Trouble::Full => StoreError::Full,
             Trouble::Io(_) if directory::is_full(&self.directory) => StoreError::Full,
-            Trouble::Io(reason) | Trouble::Sync(reason) => self.fail(reason),
+            Trouble::Io(reason) | Trouble::Unreadable(reason) | Trouble::Sync(reason) => self.fail(reason),
             Trouble::Damaged(reason) | Trouble::Other(reason) => StoreError::Unavailable(reason),
         }
+    }
+
+    /// Makes safe what was committed so far.
+    pub fn sync(&self) -> Outcome<()> {
+        self.syncer.sync().map_err(|error| {
+            let reason = format!("cannot make messages safe: {error}");
+            // Also where the caller goes on: a second sync that succeeds would prove nothing.
+            self.fail(reason.clone());
+            Trouble::Sync(reason)
+        })
     }
 
     /// From now on nothing is written.

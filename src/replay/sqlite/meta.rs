@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS meta (
     -- While closed: the newest slice, and its newest message. NULL while in use.
     closed_slice INTEGER,
     closed_message INTEGER,
+    closed_slices INTEGER,
     -- CRC-32 of the other columns.
     checksum INTEGER NOT NULL
 ) STRICT;
@@ -46,12 +47,14 @@ pub struct State {
 pub struct Closed {
     pub slice_ms: u64,
     pub message: i64,
+    /// How many there were.
+    pub slices: u32,
 }
 
 impl State {
     fn checksum(&self) -> u32 {
         let Self { nonce, generation, base, is_skipping, closed } = *self;
-        let Closed { slice_ms, message } = closed.unwrap_or_default();
+        let Closed { slice_ms, message, slices } = closed.unwrap_or_default();
         let numbers = [
             nonce,
             u64::from(generation),
@@ -60,6 +63,7 @@ impl State {
             u64::from(closed.is_some()),
             slice_ms,
             message.cast_unsigned(),
+            u64::from(slices),
         ];
         let mut hasher = crc32fast::Hasher::new();
         numbers.iter().for_each(|number| hasher.update(&number.to_le_bytes()));
@@ -90,12 +94,12 @@ impl Meta {
 
     /// `None` when the store is new.
     pub fn load(&self) -> Outcome<Option<State>> {
-        let sql =
-            "SELECT nonce, generation, base, skipping, closed_slice, closed_message, checksum FROM meta";
+        let sql = "SELECT nonce, generation, base, skipping, closed_slice, closed_message, closed_slices,
+            checksum FROM meta";
         let state = self.0.query_row(sql, [], |row| {
-            let closed = match (row.get::<_, Option<i64>>(4)?, row.get(5)?) {
-                (Some(slice_ms), Some(message)) => {
-                    Some(Closed { slice_ms: slice_ms.cast_unsigned(), message })
+            let closed = match (row.get::<_, Option<i64>>(4)?, row.get(5)?, row.get(6)?) {
+                (Some(slice_ms), Some(message), Some(slices)) => {
+                    Some(Closed { slice_ms: slice_ms.cast_unsigned(), message, slices })
                 }
                 _ => None,
             };
@@ -106,7 +110,7 @@ impl Meta {
                 is_skipping: row.get(3)?,
                 closed,
             };
-            Ok((state, row.get::<_, u32>(6)?))
+            Ok((state, row.get::<_, u32>(7)?))
         });
         match state.optional()? {
             Some((state, checksum)) if checksum == state.checksum() => Ok(Some(state)),
@@ -117,8 +121,9 @@ impl Meta {
 
     /// Safe when it returns.
     pub fn save(&self, state: &State) -> Outcome<()> {
-        let sql = "INSERT OR REPLACE INTO meta (id, nonce, generation, base, skipping, closed_slice, closed_message, checksum)
-            VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let sql = "INSERT OR REPLACE INTO meta
+            (id, nonce, generation, base, skipping, closed_slice, closed_message, closed_slices, checksum)
+            VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let State { nonce, generation, base, is_skipping, closed } = state;
         let closed_slice = closed.map(|closed| closed.slice_ms.cast_signed());
         let closed_message = closed.map(|closed| closed.message);
@@ -131,6 +136,7 @@ impl Meta {
                 is_skipping,
                 closed_slice,
                 closed_message,
+                closed.map(|closed| closed.slices),
                 state.checksum()
             ],
         )?;

@@ -63,7 +63,9 @@ CREATE INDEX messages_with_key ON messages (time_ms) WHERE key IS NOT NULL;
 ";
 
 /// What a connection waits for another one, such as an operator's shell.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same while appends wait for what it does.
+const SHORT_BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 /// Pages of the index that are written again and again.
 const WRITER_CACHE_KIB: i64 = 16 * 1024;
 const READER_CACHE_KIB: i64 = 512;
@@ -201,6 +203,7 @@ impl Slice {
     /// The connection that checkpoints, and erases what was purged.
     pub fn link_to_keep(self: &Arc<Self>) -> Outcome<Link> {
         let link = self.link(false)?;
+        link.connection.busy_timeout(SHORT_BUSY_TIMEOUT)?;
         link.connection.execute_batch(
             "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA secure_delete = ON;",
         )?;
@@ -214,6 +217,8 @@ impl Slice {
             return Err(Trouble::Damaged("the file is not there".to_owned()));
         }
         let connection = Connection::open_with_flags(&self.path, flags)?;
+        // Or each statement with a range would be compiled anew each time, for a plan that fits its numbers better.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         Ok(Link { connection, slice: Arc::clone(self) })
     }

@@ -13,7 +13,8 @@ const INSERT: &str = "INSERT INTO streams
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 const UPDATE: &str = "UPDATE streams SET floor = ?2, floor_bytes = ?3, floor_ms = ?4, generations = ?5,
     checksum = ?6 WHERE id = ?1";
-const SELECT: &str = "SELECT app, channel, id, previous, base, head, total_bytes, time_ms, floor, floor_bytes,
+const SELECT: &str =
+    "SELECT app, channel, id, previous, base, head, total_bytes, time_ms, floor, floor_bytes,
     floor_ms, generations, checksum FROM streams WHERE id > ?1 ORDER BY id LIMIT ?2";
 
 /// A row as it is read.

@@ -20,10 +20,15 @@ impl Log {
     pub fn maintain(&self, now_ms: u64) -> Result<(), StoreError> {
         self.note_time(now_ms);
         self.check()?;
-        self.begin_what_is_due(now_ms).map_err(|trouble| self.refuse(trouble))?;
-        self.chores.resume();
+        let begun = self.begin_what_is_due(now_ms).map_err(|trouble| self.refuse(trouble));
+        if !matches!(begun, Ok(()) | Err(StoreError::Full)) {
+            return begun;
+        }
+        // Also on a full disk: it makes room.
         self.drop_expired(now_ms)?;
-        self.drop_surplus(now_ms)
+        self.drop_surplus(now_ms)?;
+        self.chores.resume();
+        begun
     }
 
     fn begin_what_is_due(&self, now_ms: u64) -> Outcome<()> {
@@ -83,14 +88,7 @@ impl Log {
         if is_closed || is_current {
             return Ok(false);
         }
-        match self.carry_all(slice, now_ms) {
-            Ok(()) => {}
-            Err(Trouble::Damaged(reason)) => {
-                self.set_aside(&mut lock(&self.writer), slice, &reason);
-                return Ok(true);
-            }
-            Err(trouble) => return Err(self.refuse(trouble)),
-        }
+        self.carry_all(slice, now_ms).map_err(|trouble| self.refuse(trouble))?;
         if self.slices.remove(slice).is_some() {
             slice.drop_files();
             self.pool.close_dead();
@@ -101,14 +99,18 @@ impl Log {
     fn carry_all(&self, slice: &Arc<Slice>, now_ms: u64) -> Outcome<()> {
         let mut row = 0;
         loop {
-            let rows = stream_row::list(&*self.pool.lease(slice)?, row, STREAMS_AT_ONCE)?;
+            let rows = self.pool.lease(slice).and_then(|link| stream_row::list(&link, row, STREAMS_AT_ONCE));
+            let rows = match rows {
+                Ok(rows) => rows,
+                Err(trouble) => return self.set_aside_if_lost(&mut lock(&self.writer), slice, trouble),
+            };
             let Some(last) = rows.last() else { break };
             row = last.row;
             let names = rows.into_iter().map(|row| row.name).collect();
             self.carry(&mut lock(&self.writer), slice, names, now_ms)?;
         }
         // The slice must not go before what is carried over is safe.
-        self.syncer.sync().map_err(|error| Trouble::Sync(error.to_string()))
+        self.sync()
     }
 
     /// Writes down where those streams stand whose newest row is in the slice.
@@ -155,7 +157,14 @@ impl Log {
             }
             // The slice has to go to make room. They are written down once there is some.
             Err(Trouble::Full) => {
-                writer.unsaved.extend(names);
+                self.note_unsaved(writer, names);
+                Ok(())
+            }
+            Err(Trouble::Damaged(reason)) => {
+                self.note_unsaved(writer, names);
+                if let Some(current) = writer.current.as_ref().map(|current| Arc::clone(current.slice())) {
+                    self.set_aside(writer, &current, &reason);
+                }
                 Ok(())
             }
             Err(trouble) => Err(trouble),

@@ -9,6 +9,8 @@ use crate::replay::store::StoreError;
 pub enum Trouble {
     /// The file is no sound database: it is set aside, and everything else goes on.
     Damaged(String),
+    /// The disk cannot give back what is in the file. As bad as damage, unless the file is still written to.
+    Unreadable(String),
     /// No space is left.
     Full,
     /// The operating system refuses to read or write.
@@ -40,6 +42,7 @@ impl From<rusqlite::Error> for Trouble {
             ffi::SQLITE_IOERR_CORRUPTFS | ffi::SQLITE_IOERR_DATA | ffi::SQLITE_READONLY_DBMOVED => {
                 return Self::Damaged(reason);
             }
+            ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ => return Self::Unreadable(reason),
             ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => return Self::Sync(reason),
             _ => {}
         }
@@ -73,9 +76,10 @@ impl From<Trouble> for StoreError {
         match trouble {
             Trouble::Full => Self::Full,
             Trouble::Sync(reason) => Self::Failed(reason),
-            Trouble::Damaged(reason) | Trouble::Io(reason) | Trouble::Other(reason) => {
-                Self::Unavailable(reason)
-            }
+            Trouble::Damaged(reason)
+            | Trouble::Unreadable(reason)
+            | Trouble::Io(reason)
+            | Trouble::Other(reason) => Self::Unavailable(reason),
         }
     }
 }

@@ -27,6 +27,7 @@ impl Log {
         writer.check()?;
         // What was skipped is before what comes now. If there is no room for it, there is none for the batch.
         drop(self.save_unsaved(&mut writer, now_ms));
+        self.check()?;
         self.unless_damaged(&mut writer, |writer| self.try_append(writer, batch, now_ms))
     }
 
@@ -79,6 +80,8 @@ impl Log {
             }
             Ok(())
         })?;
+        drop(writer);
+        self.sync().map_err(|trouble| self.refuse(trouble))?;
         if let Some(tracked) = self.streams.get(name) {
             self.erase_below_floor(tracked);
         }
@@ -123,7 +126,7 @@ impl Log {
 
     /// Writes the streams down of which no slice says yet what they are.
     pub fn save_unsaved(&self, writer: &mut Writer, now_ms: u64) -> Outcome<()> {
-        if writer.unsaved.is_empty() {
+        if writer.unsaved.is_empty() && !writer.saved.is_skipping {
             return Ok(());
         }
         let names: Vec<StreamName> = mem::take(&mut writer.unsaved).into_iter().collect();
@@ -133,7 +136,18 @@ impl Log {
                 return Err(trouble);
             }
         }
+        // Otherwise a power cut could undo it, and nothing would say so.
+        self.sync()?;
         writer.save_meta(|meta| meta.is_skipping = false)
+    }
+
+    /// Notes streams of which no slice will say what they are. If the process ends before it is saved, no position
+    /// is good any more.
+    pub fn note_unsaved(&self, writer: &mut Writer, names: Vec<StreamName>) {
+        writer.unsaved.extend(names);
+        if let Err(trouble) = writer.save_meta(|meta| meta.is_skipping = true) {
+            tracing::error!(target: "tidewire::replay", ?trouble, "cannot note that streams are not saved");
+        }
     }
 
     /// Writes rows of streams into the present slice.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::Connection;
 
+use super::directory;
 use super::log::{Limits, Log};
 use super::meta::{self, Meta};
 use super::slice::{Link, Slice};
@@ -128,7 +129,11 @@ impl Log {
 
     fn begin_slice(&self, writer: &mut Writer, now_ms: u64) -> Outcome<Current> {
         let after_newest = self.slices.newest().map_or(1, |newest| newest.start_ms + 1);
-        let start_ms = now_ms.max(after_newest);
+        let mut start_ms = now_ms.max(after_newest);
+        // A damaged one that could not be renamed.
+        while directory::slice_path(&self.directory, start_ms).exists() {
+            start_ms += 1;
+        }
         let slice = Arc::new(Slice::new(&self.directory, writer.next_number, start_ms));
         let link = slice.create(&self.directory, self.durability)?;
         self.syncer.switch(Some(slice.path())).map_err(|error| Trouble::Sync(error.to_string()))?;
@@ -170,12 +175,32 @@ impl Log {
         outcome
     }
 
+    /// Sets a slice aside if the trouble with it will not pass.
+    pub fn set_aside_if_lost(
+        &self,
+        writer: &mut Writer,
+        slice: &Arc<Slice>,
+        trouble: Trouble,
+    ) -> Outcome<()> {
+        match trouble {
+            Trouble::Damaged(reason) => self.set_aside(writer, slice, &reason),
+            Trouble::Unreadable(reason) if !writer.writes_to(slice) => self.set_aside(writer, slice, &reason),
+            trouble => return Err(trouble),
+        }
+        Ok(())
+    }
+
     /// Sets a slice aside that proved to be damaged. What it had is lost to its streams, but not where they stand.
     pub fn set_aside(&self, writer: &mut Writer, slice: &Arc<Slice>, reason: &str) {
         if self.slices.remove(slice).is_none() {
             return;
         }
         let number = slice.number;
+        let last =
+            self.streams.names(|tracked| tracked.segments.last().is_some_and(|last| last.slice == number));
+        if !last.is_empty() {
+            self.note_unsaved(writer, last);
+        }
         self.tallies.set_aside.fetch_add(1, Ordering::Relaxed);
         match slice.set_aside(self.last_time_ms()) {
             Ok(path) => tracing::error!(
@@ -191,9 +216,6 @@ impl Log {
             self.syncer.forget();
         }
         self.pool.close_dead();
-        let last =
-            self.streams.names(|tracked| tracked.segments.last().is_some_and(|last| last.slice == number));
-        writer.unsaved.extend(last);
         if let Err(trouble) = self.save_unsaved(writer, self.last_time_ms()) {
             tracing::warn!(target: "tidewire::replay", ?trouble, "the streams of a damaged slice are not saved yet");
         }
