@@ -57,8 +57,15 @@ pub struct Open {
 pub enum Dialect {
     /// Connect and count frames: the other side is the bare loop.
     Raw,
-    /// Connect as a Pusher client. Connection `i` subscribes to `{prefix}{i % channels}`.
-    Pusher { key: String, secret: String, path_prefix: String, prefix: String, channels: usize },
+    /// Connect as a Pusher client. Connection `i` subscribes to `{prefix}{i % channels}`, asking for `replay` of it.
+    Pusher {
+        key: String,
+        secret: String,
+        path_prefix: String,
+        prefix: String,
+        channels: usize,
+        replay: Option<serde_json::Value>,
+    },
 }
 
 /// How many events each connection should have received.

@@ -34,12 +34,18 @@ impl Channels<'_> {
     }
 
     pub fn dialect(&self, app: &App) -> Dialect {
+        self.replaying(app, None)
+    }
+
+    /// With what goes into `replay` of `pusher:subscribe`.
+    pub fn replaying(&self, app: &App, replay: Option<serde_json::Value>) -> Dialect {
         Dialect::Pusher {
             key: app.key.clone(),
             secret: app.secret.clone(),
             path_prefix: app.path_prefix.clone(),
             prefix: self.prefix.to_owned(),
             channels: self.count,
+            replay,
         }
     }
 }

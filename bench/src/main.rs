@@ -1,19 +1,15 @@
 //! Load generator and benchmarks of Tidewire, for any server that speaks the Pusher protocol.
 
 mod answer;
-mod api;
 mod bare;
 mod child;
 mod clock;
 mod control;
 mod field;
-mod frame;
 mod load;
 mod pace;
 mod payload;
-mod procfs;
 mod publisher;
-mod random;
 mod report;
 mod rounds;
 mod scenario;
@@ -23,6 +19,8 @@ mod suite;
 mod target;
 
 use clap::{Parser, Subcommand};
+// Where the modules look for them.
+use tidewire_bench::{api, frame, procfs, random};
 
 /// Load generator and benchmarks of Tidewire.
 ///

@@ -40,12 +40,20 @@ impl Publisher {
         self.connections.iter_mut().try_for_each(Connection::finish)
     }
 
+    /// The body of the answer to one request.
+    pub fn ask(&mut self, request: &[u8]) -> Result<String> {
+        let connection = &mut self.connections[0];
+        connection.finish()?;
+        connection.stream.write_all(request).context("asking")?;
+        connection.take_answer()
+    }
+
     /// All requests in one write on one connection, then all answers.
     pub fn pipeline(&mut self, requests: &[u8], count: usize) -> Result<()> {
         let connection = &mut self.connections[0];
         connection.finish()?;
         connection.stream.write_all(requests).context("publishing")?;
-        (0..count).try_for_each(|_| connection.take_answer())
+        (0..count).try_for_each(|_| connection.take_answer().map(drop))
     }
 }
 
@@ -70,16 +78,18 @@ impl Connection {
         Ok(())
     }
 
-    fn take_answer(&mut self) -> Result<()> {
+    /// The body of the next answer.
+    fn take_answer(&mut self) -> Result<String> {
         loop {
             if let Some(answer) = Answer::parse(&self.held)? {
                 ensure!(answer.ok, "the server refused: {}", String::from_utf8_lossy(&self.held));
+                let body = String::from_utf8_lossy(&self.held[answer.body..answer.length]).into_owned();
                 self.held.drain(..answer.length);
                 // Some servers want a new connection for each call.
                 if answer.close {
                     *self = Connection::open(self.address)?;
                 }
-                return Ok(());
+                return Ok(body);
             }
             let mut block = [0; 16 * 1024];
             let count = self.stream.read(&mut block).context("waiting for the answer to a trigger")?;
@@ -94,6 +104,8 @@ impl Connection {
 struct Answer {
     ok: bool,
     close: bool,
+    /// Where it begins.
+    body: usize,
     length: usize,
 }
 
@@ -107,9 +119,10 @@ impl Answer {
         };
         let ok = head.split(' ').nth(1).is_some_and(|status| status.starts_with('2'));
         let close = header("connection").is_some_and(|(_, value)| value.trim() == "close");
-        let (_, body) = header("content-length").context("an answer without Content-Length")?;
-        let length = end + 4 + body.trim().parse::<usize>()?;
-        Ok((bytes.len() >= length).then_some(Answer { ok, close, length }))
+        let (_, length) = header("content-length").context("an answer without Content-Length")?;
+        let body = end + 4;
+        let length = body + length.trim().parse::<usize>()?;
+        Ok((bytes.len() >= length).then_some(Answer { ok, close, body, length }))
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::procfs;
-use crate::rounds::{Ratio, Rounds};
+use crate::rounds::{Ratio, Rounds, median};
 
 const BEGIN: &str = "<!-- begin: written by tidewire-bench -->";
 const END: &str = "<!-- end: written by tidewire-bench -->";
@@ -59,6 +59,11 @@ impl Row {
     ) -> Self {
         let row = Row::single(measurement, subject, rounds.median(contender), unit);
         Row { rounds: rounds.all(contender).to_vec(), ..row }
+    }
+
+    /// The median of figures that were formed round by round.
+    pub fn of(measurement: impl Into<String>, subject: &str, figures: Vec<f64>, unit: &'static str) -> Self {
+        Row { rounds: figures.clone(), ..Row::single(measurement, subject, median(&figures), unit) }
     }
 
     pub fn against(self, name: &'static str, rounds: &Rounds, contender: usize, limit: usize) -> Self {

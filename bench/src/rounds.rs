@@ -42,6 +42,15 @@ impl Rounds {
         &self.figures[contender]
     }
 
+    /// How much more one contender's figure is than another's, round by round.
+    pub fn differences(&self, contender: usize, baseline: usize) -> Vec<f64> {
+        self.figures[contender]
+            .iter()
+            .zip(&self.figures[baseline])
+            .map(|(figure, base)| figure - base)
+            .collect()
+    }
+
     pub fn ratio(&self, contender: usize, baseline: usize) -> Ratio {
         let pairs = self.figures[contender].iter().zip(&self.figures[baseline]);
         let ratios: Vec<f64> = pairs.map(|(figure, limit)| figure / limit).collect();
@@ -78,6 +87,7 @@ mod tests {
         .unwrap();
         assert_eq!(turns, [0, 1, 0, 1, 1, 0]);
         assert_eq!(rounds.figures, [[3.0, 6.0], [4.0, 5.0]]);
+        assert_eq!(rounds.differences(1, 0), [1.0, -1.0]);
         let ratio = rounds.ratio(0, 1);
         assert_eq!((ratio.lowest, ratio.highest), (0.75, 1.2));
     }

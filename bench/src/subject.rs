@@ -60,8 +60,9 @@ impl Subject {
         }
     }
 
-    /// Starts the binary on a free port, with the limits raised that a benchmark runs into.
-    pub fn start(binary: &Path, workers: usize) -> Result<Self> {
+    /// Starts the binary on a free port, with the limits raised that a benchmark runs into, and the environment's
+    /// `settings`.
+    pub fn start(binary: &Path, workers: usize, settings: &[(&str, &str)]) -> Result<Self> {
         let app = App {
             id: "1".into(),
             key: "app-key".into(),
@@ -69,7 +70,7 @@ impl Subject {
             path_prefix: String::new(),
         };
         let address = free_address()?;
-        let server = Server::start(binary, workers, address, &app)?;
+        let server = Server::start(binary, workers, address, &app, settings)?;
         Ok(Subject {
             name: "tidewire".into(),
             address,
@@ -108,7 +109,13 @@ struct Server {
 }
 
 impl Server {
-    fn start(binary: &Path, workers: usize, address: SocketAddr, app: &App) -> Result<Self> {
+    fn start(
+        binary: &Path,
+        workers: usize,
+        address: SocketAddr,
+        app: &App,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
         let binary = fs::canonicalize(binary)
             .with_context(|| format!("{}: build it with `cargo build --release`", binary.display()))?;
         // A directory of its own, so that no config.json of the place it was called from is found.
@@ -132,6 +139,7 @@ impl Server {
             .env("TIDEWIRE_APP_SECRET", &app.secret)
             .env("TIDEWIRE_LIMITS__MAX_BATCH_EVENTS", "64")
             .env("TIDEWIRE_LIMITS__CLIENT_EVENTS_PER_SECOND", "1000000")
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log)?)

@@ -40,6 +40,9 @@ pub struct Options {
     /// Events one batch call of the external servers may carry
     #[arg(long, default_value_t = 10)]
     pub max_batch: usize,
+    /// Engine that keeps the messages where they are stored: sqlite or memory
+    #[arg(long, default_value = "sqlite")]
+    pub store: String,
     /// Only these scenarios
     #[arg(long, value_enum, value_delimiter = ',')]
     pub only: Vec<Scenario>,
@@ -69,7 +72,16 @@ pub enum Scenario {
     Latency,
     /// Memory after many connections have come and gone
     Churn,
+    /// What a trigger costs more, and how much later it arrives, when its message is stored
+    Stored,
+    /// Sending what a client has missed
+    CatchUp,
+    /// Bytes of a channel that has messages
+    StoredMemory,
 }
+
+/// The server's default.
+pub const DURABILITY: &str = "interval";
 
 /// How much is done in each scenario.
 pub struct Plan {
@@ -84,6 +96,9 @@ pub struct Plan {
     pub triggers: usize,
     pub handshakes: usize,
     pub latency_seconds: u64,
+    /// Clients that come back at a time.
+    pub returning: usize,
+    pub stored_channels: usize,
 }
 
 /// Many short rounds rather than few long ones: CPU time is known to the nanosecond, and the median of many pairs
@@ -99,6 +114,8 @@ const FULL: Plan = Plan {
     triggers: 20_000,
     handshakes: 3_000,
     latency_seconds: 10,
+    returning: 1_000,
+    stored_channels: 20_000,
 };
 
 const QUICK: Plan = Plan {
@@ -112,6 +129,8 @@ const QUICK: Plan = Plan {
     triggers: 10_000,
     handshakes: 1_000,
     latency_seconds: 3,
+    returning: 200,
+    stored_channels: 5_000,
 };
 
 /// What every scenario needs to know.
@@ -133,11 +152,29 @@ impl Setup {
         };
         let mut subjects = Vec::new();
         if !options.external_only {
-            subjects.push(Subject::start(&options.server_bin, self.workers)?);
+            subjects.push(self.ours(&[])?);
         }
         let externals = options.external.iter();
         subjects.extend(externals.map(|external| Subject::external(external, &app, options.max_batch)));
         Ok(subjects)
+    }
+
+    /// A fresh server of ours with settings of its environment.
+    pub fn ours(&self, settings: &[(&str, &str)]) -> Result<Subject> {
+        Subject::start(&self.options.server_bin, self.workers, settings)
+    }
+
+    /// One that stores what is published to `*stored-*`; `None` when ours is not measured.
+    pub fn storing(&self, durability: &str) -> Result<Option<Subject>> {
+        const RULE: &str =
+            r#"{"rules":[{"match":"*stored-*","max_messages":100000,"max_bytes":"1GiB","window":"1h"}]}"#;
+        let settings = [
+            ("TIDEWIRE_APP_REPLAY", RULE),
+            ("TIDEWIRE_REPLAY__STORE", &self.options.store),
+            ("TIDEWIRE_REPLAY__DURABILITY", durability),
+        ];
+        let is_wanted = !self.options.external_only;
+        is_wanted.then(|| self.ours(&settings)).transpose()
     }
 }
 
@@ -176,6 +213,9 @@ fn run_one(scenario: Scenario, setup: &Setup) -> Result<Vec<Row>> {
         Scenario::Handshake => scenario::handshake::run(setup),
         Scenario::Latency => scenario::latency::run(setup),
         Scenario::Churn => scenario::churn::run(setup),
+        Scenario::Stored => scenario::stored::run(setup),
+        Scenario::CatchUp => scenario::catch_up::run(setup),
+        Scenario::StoredMemory => scenario::stored_memory::run(setup),
     };
     let rows = rows.with_context(|| format!("scenario {scenario:?}"))?;
     for row in &rows {

@@ -200,7 +200,7 @@ impl Connection {
         struct Established {
             socket_id: String,
         }
-        let Dialect::Pusher { key, secret, prefix, .. } = dialect else {
+        let Dialect::Pusher { key, secret, prefix, replay, .. } = dialect else {
             bail!("raw connections do not subscribe")
         };
         let text = established.as_str().context("connection_established without data")?;
@@ -215,6 +215,9 @@ impl Connection {
             let signature = api::sign(secret, &format!("{socket_id}:{channel}:{member}"));
             data["auth"] = format!("{key}:{signature}").into();
             data["channel_data"] = member.into();
+        }
+        if let Some(replay) = replay {
+            data["replay"] = replay.clone();
         }
         Ok(serde_json::json!({ "event": "pusher:subscribe", "data": data }).to_string())
     }
