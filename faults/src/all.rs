@@ -12,11 +12,12 @@ use crate::stage::Options;
 use crate::{Cli, name};
 
 /// Those that take long come first, so that none of them is left over at the end.
-const SCENARIOS: [&[&str]; 20] = [
+const SCENARIOS: [&[&str]; 21] = [
     &["cap"],
     &["slow"],
     &["trim"],
     &["expire"],
+    &["many"],
     &["stop"],
     &["drain"],
     &["herd"],

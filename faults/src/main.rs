@@ -97,6 +97,8 @@ enum Command {
     Trim,
     /// Logs trimmed by age
     Expire,
+    /// More messages than are replayed at once
+    Many,
     /// A full disk
     Full {
         /// With `on_store_error` = `live_only`
@@ -173,6 +175,7 @@ fn play(options: &Options, command: &Command) -> Result<Report> {
         Command::Slow => slow::run(options),
         Command::Trim => trim::by_count(options),
         Command::Expire => trim::by_age(options),
+        Command::Many => trim::too_many(options),
         Command::Full { live } => full::run(options, *live),
         Command::Rollback => rollback::run(options),
         Command::Cap => cap::run(options),
@@ -197,6 +200,7 @@ fn name(command: &Command) -> String {
         Command::Slow => "slow readers cost no memory",
         Command::Trim => "trimming by count is told to those it concerns",
         Command::Expire => "trimming by age is told to those it concerns",
+        Command::Many => "more than is replayed at once is told to those it concerns",
         Command::Full { live: false } => "a full disk is answered 503 and survived",
         Command::Full { live: true } => "a full disk lets messages through that are not stored",
         Command::Rollback => "a lost end of the log is told to those who saw it",

@@ -68,7 +68,7 @@ pub fn setup(replay: Value) -> Setup {
     Setup { replay, limits, store_bytes, outbox_bytes, drain_seconds, disk_bytes, on_store_error }
 }
 
-pub const MAX_REPLAY: u64 = 1_000_000;
+const MAX_REPLAY: u64 = 1_000_000;
 
 /// Public and private ones by turns.
 pub fn channels(count: usize) -> Vec<String> {
@@ -97,12 +97,13 @@ impl Stage {
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(directory.join("history"))
             .with_context(|| format!("in {}", directory.display()))?;
+        let max_replay = setup.limits["max_replay_messages"].as_u64().unwrap_or(MAX_REPLAY);
         let began = Instant::now();
         let file = |name: &str| History::create(&directory.join("history").join(name), began);
         let mut stage = Self {
             server: Server::new(options, &directory, setup)?,
             channels,
-            expect: Expect { max_replay: MAX_REPLAY, ..expect },
+            expect: Expect { max_replay, ..expect },
             crowds: Vec::new(),
             late: "\"earliest\"",
             findings: Report::default(),

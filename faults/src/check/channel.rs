@@ -158,6 +158,12 @@ impl Channel {
         self.published.get(&mid).and_then(|known| known.excluded.as_deref()) == Some(socket_id)
     }
 
+    /// The newest message that may have been there at a time.
+    pub fn head_by(&self, time: u64) -> u64 {
+        let begun = self.published.values().filter(|known| known.began <= time);
+        begun.filter_map(|known| known.position).map(|position| position.serial).max().unwrap_or(0)
+    }
+
     /// Whether every message of `(after, upto]` stands in the reference log.
     pub fn has_all(&self, epoch: Epoch, after: u64, upto: u64) -> bool {
         self.covered.is_some_and(|covered| covered.epoch.nonce == epoch.nonce)

@@ -279,7 +279,10 @@ fn needless(expect: &Expect, channel: &Channel, watch: &Watch, record: &Record<'
     let is_same_log = channel.covered.is_some_and(|covered| covered.epoch.nonce == from.epoch.nonce);
     let first = from.serial + 1;
     let is_needless = match record.reason {
-        "too_many" => upto.saturating_sub(from.serial) <= expect.max_replay,
+        "too_many" => {
+            let head = record.serial.unwrap_or_else(|| channel.head_by(record.t));
+            head.saturating_sub(from.serial) <= expect.max_replay
+        }
         // A lost slice may have been all that told of the cursor's generation.
         "stream_reset" => is_same_log && (!expect.may_lose || is_still_there),
         "rolled_back" => !expect.may_lose || is_still_there,

@@ -9,9 +9,10 @@ use crate::check::{Expect, Report, SLOW};
 use crate::publisher::{Load, Percent};
 use crate::server::Setup;
 use crate::socket::Reading;
-use crate::stage::{Options, Stage, channels, setup};
+use crate::stage::{Options, Stage, channels, keep_all, setup};
 
 const MAX_MESSAGES: u64 = 300;
+const MAX_REPLAY: u64 = 100;
 const WINDOW: Duration = Duration::from_secs(2);
 
 /// By count, with slow readers whom trimming overtakes.
@@ -31,6 +32,16 @@ pub fn by_age(options: &Options) -> Result<Report> {
     let replay = json!({ "rules": [rule], "max_bytes": "1GiB" });
     let stage = Stage::open("expire", options, small_outbox(setup(replay)), expect, channels(4))?;
     play(stage, options, WINDOW * 2)
+}
+
+/// Nothing is trimmed, but only so many are replayed at once.
+pub fn too_many(options: &Options) -> Result<Report> {
+    let mut setup = small_outbox(setup(keep_all()));
+    setup.limits["max_replay_messages"] = json!(MAX_REPLAY);
+    let mut stage = Stage::open("many", options, setup, Expect::default(), channels(4))?;
+    // To go back to the earliest is too many, too.
+    stage.late = "";
+    play(stage, options, Duration::from_millis(800))
 }
 
 /// A slow reader is sent to the log at once, not after a megabyte.
