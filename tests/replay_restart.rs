@@ -212,3 +212,17 @@ async fn two_servers_do_not_share_a_directory() {
     server.rest().publish("orders", "e", "1").await;
     assert_eq!(kept(&server).await, ["1"]);
 }
+
+#[tokio::test]
+async fn a_store_that_has_failed_breaks_the_server() {
+    let directory = Directory::new();
+    let server = directory.server();
+    let node = server.inner().node();
+    assert_eq!(server.inner().broken(), None);
+    node.replay.get().unwrap().read(Box::new(|_, _| panic!("a bug"))).unwrap();
+    eventually("the server knows", async || server.inner().broken().is_some()).await;
+    assert_eq!(node.metrics.replay.store_up.get(), 0);
+    // Nothing is acknowledged any more, and other channels go on until the process ends.
+    let answer = server.rest().trigger(json!({ "name": "e", "data": "1", "channels": ["orders"] })).await;
+    assert_eq!(answer.status, 503, "{}", answer.body);
+}
