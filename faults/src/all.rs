@@ -70,6 +70,9 @@ fn run(options: &Options, arguments: &[&str]) -> Result<Verdict> {
     // Without the summary of one.
     let text = text.rsplit_once("\n\n").map_or(&*text, |(text, _)| text);
     println!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    if output.status.code().is_none() {
+        println!("  FAILED     {}", output.status);
+    }
     Ok(match output.status.code() {
         Some(0) if text.contains("\n  skipped ") => Verdict::Skipped,
         Some(0) => Verdict::Passed,
