@@ -51,9 +51,16 @@ fn check_log(position: Position) {
     }
     if serial > 0 {
         assert_eq!(log(1, serial - 1).resolve(position, u64::MAX), Err(Reason::RolledBack));
-        let later = Epoch { generation: epoch.generation ^ 1, ..epoch };
-        let unknown = Position { epoch: later, serial };
-        assert_eq!(log(1, serial).resolve(unknown, u64::MAX), Err(Reason::StreamReset));
+        let in_generation = |generation| Position { epoch: Epoch { generation, ..epoch }, serial };
+        if let Some(earlier) = epoch.generation.checked_sub(1) {
+            let forgotten = in_generation(earlier);
+            assert_eq!(log(1, serial).resolve(forgotten, u64::MAX), Err(Reason::StreamReset));
+        }
+        if let Some(later) = epoch.generation.checked_add(1) {
+            let nothing_left = in_generation(later);
+            assert_eq!(log(1, serial).resolve(nothing_left, u64::MAX), Ok(()));
+            assert_eq!(log(1, serial - 1).resolve(nothing_left, u64::MAX), Err(Reason::RolledBack));
+        }
     }
     let other = Position { epoch: Epoch { nonce: epoch.nonce ^ 1, ..epoch }, serial };
     assert_eq!(log(1, serial).resolve(other, u64::MAX), Err(Reason::StreamReset));
