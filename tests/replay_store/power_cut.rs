@@ -93,7 +93,7 @@ fn interval_means_that_a_power_cut_loses_the_last_moment() {
         let end_ms = acknowledged.last().map_or(last.at_ms, |last| last.at_ms);
         let store = open(left.path(), T0);
         let heads = assert_sound(&store);
-        assert!(heads[0] > 0, "something is older than that");
+        assert!(heads.iter().any(|head| *head > 0), "something is older than that");
         for Acknowledged { channel, serial, at_ms } in acknowledged {
             let is_lost = heads[channel as usize] < serial;
             was_lost |= is_lost;
@@ -108,7 +108,8 @@ fn interval_means_that_a_power_cut_loses_the_last_moment() {
 }
 
 fn assert_only_witnesses_start_anew(store: &dyn Store, heads: &[u64]) {
-    for (number, head) in (0..).zip(heads.iter().copied()) {
+    // A channel of which nothing is left has nobody who could go on.
+    for (number, head) in (0..).zip(heads.iter().copied()).filter(|(_, head)| *head > 0) {
         let channel = channel(number);
         let before = store.position(&channel);
         let next = append(store, &channel, &(head + 1).to_string(), T0);

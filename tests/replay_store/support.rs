@@ -183,15 +183,20 @@ pub fn slices(directory: &Path) -> Vec<String> {
 /// A copy of the directory as `kill -9` would leave it. By another process: one of this that opened and closed a
 /// database would drop SQLite's locks on it.
 pub fn image(directory: &Path) -> TempDir {
-    let copy = self::directory();
-    let status = std::process::Command::new("cp")
-        .arg("-r")
-        .arg(format!("{}/.", directory.display()))
-        .arg(copy.path())
-        .status()
-        .expect("cp runs");
-    assert!(status.success());
-    copy
+    // A file that goes while it is copied, such as a journal, makes it another moment's copy: it is made anew.
+    for _ in 0..50 {
+        let copy = self::directory();
+        let copied = std::process::Command::new("cp")
+            .arg("-r")
+            .arg(format!("{}/.", directory.display()))
+            .arg(copy.path())
+            .output()
+            .expect("cp runs");
+        if copied.status.success() {
+            return copy;
+        }
+    }
+    panic!("files go all the time");
 }
 
 pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
