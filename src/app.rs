@@ -191,7 +191,8 @@ impl App {
         let event = Publish { channel, event, data, user_id: None, except, cache_ttl_ms };
         let now_ms = self.clock.now_ms();
         if let Some(rule) = settings.replay.rule(channel.as_str()) {
-            return self.publish_stored(event, key, rule, settings.limits.max_cached_events);
+            let caching = Caching { max_events: settings.limits.max_cached_events, now_ms };
+            return self.publish_stored(event, key, rule, caching);
         }
         let publish = || self.channels.publish(event, settings.limits.max_cached_events, now_ms);
         let Some(key) = key else {
@@ -217,9 +218,9 @@ impl App {
         event: Publish<'_>,
         key: Option<&str>,
         rule: &ReplayRule,
-        max_cached_events: usize,
+        caching: Caching,
     ) -> Result<Receipt, PublishError> {
-        let now_ms = self.clock.now_ms();
+        let now_ms = caching.now_ms;
         let mut live_key = None;
         if let Some(key) = key {
             // What the store could not take in has its key here.
@@ -239,7 +240,7 @@ impl App {
             // Nobody may be waiting any more for the answer.
             let _ = sender.send(published);
         });
-        self.store(event, key, rule, max_cached_events, done)?;
+        self.store(event, key, rule, caching, done)?;
         Ok(Receipt::Pending(receiver))
     }
 
@@ -278,11 +279,12 @@ impl App {
     /// became of it.
     pub fn relay(&self, event: Publish<'_>, done: impl FnOnce() -> PublishDone) -> Result<(), PublishError> {
         let settings = self.settings();
+        let now_ms = self.clock.now_ms();
         let rule = settings.replay.rule(event.channel.as_str());
         if let Some(rule) = rule.filter(|rule| rule.client_events) {
-            return self.store(event, None, rule, 0, done());
+            return self.store(event, None, rule, Caching { max_events: 0, now_ms }, done());
         }
-        Ok(self.channels.publish(event, 0, self.clock.now_ms())?)
+        Ok(self.channels.publish(event, 0, now_ms)?)
     }
 
     fn store(
@@ -290,7 +292,7 @@ impl App {
         event: Publish<'_>,
         key: Option<&str>,
         rule: &ReplayRule,
-        max_events: usize,
+        caching: Caching,
         done: PublishDone,
     ) -> Result<(), PublishError> {
         if !self.channels.has_room() {
@@ -298,7 +300,6 @@ impl App {
         }
         // Settings that store something are only taken over once the store is open.
         let replay = self.replay.get().ok_or(PublishError::Overloaded)?;
-        let caching = Caching { max_events, now_ms: self.clock.now_ms() };
         let append = publish::append_of(&self.id, &event, key, rule.retention().inactivity_ttl_ms);
         publish::publish(replay, &self.channels, event, append, caching, done)?;
         Ok(())

@@ -8,11 +8,10 @@ use tidewire_protocol::channel_name::{Access, ChannelName};
 use tidewire_protocol::error::Refusal;
 use tidewire_protocol::{frame, server_message};
 
-use crate::app::Settings;
+use crate::app::{App, Settings};
 use crate::hub::{Overloaded, Publish};
-use crate::node::Node;
 use crate::replay::publish::PublishDone;
-use crate::worker::mailbox::{ConnectionRef, Job};
+use crate::worker::mailbox::ConnectionRef;
 use crate::worker::state::State;
 
 /// Passes the event on to the channel's other subscribers, or says why not.
@@ -35,7 +34,7 @@ pub fn relay(state: &mut State, slot: u32, event: &str, channel: &str, data: Opt
     if !connection.client_events.try_take(1, now_ms) {
         return state.refuse(slot, &Refusal::ClientEventRate { per_second });
     }
-    let (sender, node) = (state.reference(slot), Arc::clone(&state.node));
+    let sender = state.reference(slot);
     let connection = state.at(slot);
     let publish = Publish {
         channel: name,
@@ -45,7 +44,7 @@ pub fn relay(state: &mut State, slot: u32, event: &str, channel: &str, data: Opt
         except: Some(connection.socket_id),
         cache_ttl_ms: None,
     };
-    let result = app.relay(publish, || tell_failure(&node, sender));
+    let result = app.relay(publish, || tell_failure(&app, sender));
     app.metrics.client_events.inc();
     if result.is_err() {
         state.node.metrics.mailbox_full.inc();
@@ -54,14 +53,13 @@ pub fn relay(state: &mut State, slot: u32, event: &str, channel: &str, data: Opt
 }
 
 /// Tells the sender when its event could not be stored, and so was not delivered.
-fn tell_failure(node: &Arc<Node>, sender: ConnectionRef) -> PublishDone {
-    let mailboxes = Arc::clone(&node.mailboxes);
+fn tell_failure(app: &App, sender: ConnectionRef) -> PublishDone {
+    let channels = Arc::clone(&app.channels);
     Box::new(move |published| {
         if let Err(error) = published {
             let text =
                 format!("Client event rejected - it could not be stored ({error}), try again in a second");
-            let frame = frame::encode_text(&server_message::error(None, &text));
-            mailboxes[sender.worker as usize].push(Job::Send(sender, frame));
+            channels.send_to(sender, frame::encode_text(&server_message::error(None, &text)));
         }
     })
 }

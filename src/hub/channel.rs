@@ -264,12 +264,10 @@ impl Channel {
         Published::Done { is_new_entry }
     }
 
-    /// Every message after `cursor` and where that leads to; `None` when some of them are only in the log. Later
-    /// messages are on their way to the worker's mailbox, or will be.
-    pub fn catch_up(&self, cursor: u64) -> Option<(Position, Vec<Arc<StoredEvent>>)> {
-        let state = lock(&self.state);
-        let ring = state.ring.as_deref()?;
-        Some((ring.head(), ring.after(cursor)?.cloned().collect()))
+    /// Every message after `cursor`; `None` when some of them are only in the log. Later messages are on their way to
+    /// the worker's mailbox, or will be.
+    pub fn catch_up(&self, cursor: u64) -> Option<Vec<Arc<StoredEvent>>> {
+        Some(lock(&self.state).ring.as_deref()?.after(cursor)?.cloned().collect())
     }
 
     /// Lets nobody have what was purged from the log. True when the cached event was among it.

@@ -23,7 +23,7 @@ use super::channel::{
 use crate::replay::event::StoredEvent;
 use crate::sync::lock;
 use crate::telemetry::metrics::AppMetrics;
-use crate::worker::mailbox::Mailbox;
+use crate::worker::mailbox::{ConnectionRef, Job, Mailbox};
 
 /// Channel ids are unique in the process, so that workers can key their lists by them for all apps.
 static NEXT_CHANNEL_ID: AtomicU64 = AtomicU64::new(1);
@@ -195,6 +195,11 @@ impl Directory {
         self.deliver(found, &event, caching, now_ms, |channel, entry| {
             channel.publish_stored(Arc::clone(stored), entry, &self.mailboxes)
         });
+    }
+
+    /// Sends a frame to one connection, if it is still there.
+    pub fn send_to(&self, connection: ConnectionRef, frame: Bytes) {
+        self.mailboxes[connection.worker as usize].push(Job::Send(connection, frame));
     }
 
     /// Whether the workers keep up with what is published.

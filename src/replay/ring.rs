@@ -31,11 +31,11 @@ impl Ring {
         self.head
     }
 
-    /// Takes in the next message. False when it was there before, and must not be delivered again.
-    pub fn push(&mut self, event: &Arc<StoredEvent>) -> bool {
+    /// Takes in the next message; one that the head is past already changes nothing.
+    pub fn push(&mut self, event: &Arc<StoredEvent>) {
         let (last, serial) = (self.head.serial, event.serial());
         if serial <= last {
-            return false;
+            return;
         }
         if serial != last + 1 {
             // Messages in between were delivered but not stored: nobody may resume across them.
@@ -48,7 +48,6 @@ impl Ring {
         while self.events.len() > MAX_MESSAGES || (self.bytes > MAX_BYTES && self.events.len() > 1) {
             self.drop_oldest();
         }
-        true
     }
 
     /// Drops the messages before this serial.

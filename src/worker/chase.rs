@@ -103,7 +103,7 @@ impl State {
             self.end_chase(slot);
             return Step::Next;
         };
-        let Some((_, missed)) = channel.catch_up(cursor) else { return self.ask_for_page(slot, id, cursor) };
+        let Some(missed) = channel.catch_up(cursor) else { return self.ask_for_page(slot, id, cursor) };
         let socket_id = self.at(slot).socket_id;
         let plan = self
             .follower(slot, id)

@@ -264,7 +264,7 @@ impl World {
         }
         let cursor = session.follower.cursor();
         match self.channel.catch_up(cursor) {
-            Some((_, missed)) => {
+            Some(missed) => {
                 let plan = session.follower.plan_ring("orders", missed.iter(), session.socket_id);
                 if session.send(&plan) {
                     session.follower.go_live();
