@@ -23,7 +23,7 @@ const BATCH_MESSAGES: usize = 1024;
 /// Bytes above which a batch is not filled further.
 const BATCH_BYTES: usize = 1024 * 1024;
 /// How long the first message of a batch waits for others, under load.
-const LINGER: Duration = Duration::from_millis(2);
+const LINGER: Duration = Duration::from_millis(1);
 /// Batches that are written at once after a wait that brought nothing.
 const LINGER_REST: u32 = 16;
 

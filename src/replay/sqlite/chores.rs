@@ -156,7 +156,9 @@ impl Keeper<'_> {
             None => slice.link_to_keep()?,
         };
         if link.checkpoint("PASSIVE")? >= MAX_WAL_PAGES {
-            // Little is left to be moved. What is appended next overwrites the log from its start.
+            // What was appended meanwhile is moved as well, so that the writer waits for the little that is left. What
+            // is appended next overwrites the log from its start.
+            link.checkpoint("PASSIVE")?;
             let _writer = lock(&self.log.writer);
             link.checkpoint("RESTART")?;
         }
