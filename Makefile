@@ -11,7 +11,7 @@ export TIDEWIRE_REPORTS := $(CURDIR)/.work/reports
 TIDEWIRE := $(CARGO_TARGET_DIR)/release/tidewire
 
 .PHONY: help run release test test-deps test-cargo test-compat conformance tally \
-	ci lint fmt clippy deny scripts docs fuzz-smoke faults soak bench bench-quick
+	ci lint fmt clippy deny scripts docs fuzz-smoke faults soak soak-cluster bench bench-quick
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,11 +88,14 @@ fuzz-smoke: ## Fuzz every parser for 20 s (SECONDS_EACH), on the stable toolchai
 
 FAULTS = cargo run --release --locked --package tidewire-faults -- --server-bin '$(TIDEWIRE)'
 
-faults: release ## Break the server in every way that replay must stand, in full size: about ten minutes
+faults: release ## Break a server, and a cluster of three, in every way they must stand, in full size: about half an hour
 	$(FAULTS) all $(ARGS)
 
 soak: release ## Millions of checked deliveries with faults all the while: about fifteen minutes
 	$(FAULTS) soak $(ARGS)
+
+soak-cluster: release ## Three nodes on one Redis with faults all the while, every delivery checked: about ten minutes
+	$(FAULTS) cluster-soak $(ARGS)
 
 # ---- measure
 

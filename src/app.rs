@@ -1,5 +1,7 @@
 //! One app at run time, the table of all apps, and their reload.
 
+mod everywhere;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,17 +11,17 @@ use arc_swap::{ArcSwap, Guard};
 use tidewire_protocol::DataToken;
 use tidewire_protocol::auth::SigningKey;
 use tidewire_protocol::channel_name::ChannelName;
-use tidewire_protocol::position::Position;
 use tidewire_protocol::socket_id::SocketId;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::config::{AppConfig, ReplayRule};
-use crate::hub::channel::ChannelInfo;
-use crate::hub::{Directory, Overloaded, Publish, Users};
+use crate::fanout::cluster::{Cluster, LinkError, Outgoing, Sending};
+use crate::hub::channel::Channel;
+use crate::hub::{Directory, IsChanged, Overloaded, Publish, Users};
 use crate::replay::keys::{Keyed, Keys, Known};
 use crate::replay::publish::{self, Caching, PublishDone};
-use crate::replay::store::{StoreError, StreamName};
+use crate::replay::store::StoreError;
 use crate::replay::{Busy, ReplayHandle};
 use crate::sync::lock;
 use crate::telemetry::metrics::{AppMetrics, Metrics};
@@ -36,6 +38,8 @@ pub struct App {
     pub users: Users,
     /// Where the messages of stored channels go; shared by all apps.
     pub replay: ReplayHandle,
+    /// The other nodes, if there are any.
+    pub cluster: Option<Arc<Cluster>>,
     settings: ArcSwap<Settings>,
     clock: Clock,
     connections: AtomicUsize,
@@ -78,13 +82,14 @@ impl Settings {
 }
 
 /// What becomes of an event that was accepted.
-#[derive(Debug)]
 pub enum Receipt {
     Delivered,
     /// It was delivered before, under the same idempotency key.
     Repeat,
     /// It is on its way through the log.
     Pending(oneshot::Receiver<Result<Published, StoreError>>),
+    /// It is on its way to all nodes.
+    Sending(Sending),
 }
 
 /// Why an event was not accepted. Nothing was done.
@@ -94,6 +99,17 @@ pub enum PublishError {
     Overloaded,
     /// Its idempotency key belongs to another event.
     Conflict,
+    /// The other nodes cannot be reached.
+    Unreachable,
+}
+
+impl From<LinkError> for PublishError {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Overloaded => Self::Overloaded,
+            _ => Self::Unreachable,
+        }
+    }
 }
 
 impl From<Overloaded> for PublishError {
@@ -121,14 +137,17 @@ impl App {
         metrics: &Metrics,
         clock: Clock,
         replay: ReplayHandle,
+        cluster: Option<Arc<Cluster>>,
     ) -> Self {
+        let is_shared = cluster.is_some();
         let app_metrics = metrics.app(&config.id);
         Self {
             id: Box::from(&*config.id),
             metrics: app_metrics.clone(),
-            channels: Arc::new(Directory::new(Arc::clone(mailboxes), app_metrics)),
-            users: Users::new(Arc::clone(mailboxes)),
+            channels: Arc::new(Directory::new(Arc::clone(mailboxes), app_metrics, is_shared)),
+            users: Users::new(Arc::clone(mailboxes), is_shared),
             replay,
+            cluster,
             connections: AtomicUsize::new(0),
             is_removed: AtomicBool::new(false),
             triggers: Mutex::new(TokenBucket::new(config.limits.triggers_per_second, clock.now_ms())),
@@ -194,6 +213,11 @@ impl App {
             let caching = Caching { max_events: settings.limits.max_cached_events, now_ms };
             return self.publish_stored(event, key, rule, caching);
         }
+        if let Some(cluster) = &self.cluster {
+            let key = key.map(|key| (key, self.keyed(&event, key).digest()));
+            let event = self.outgoing(&event, settings.limits.max_cached_events);
+            return Ok(Receipt::Sending(cluster.send(&event, key)));
+        }
         let publish = || self.channels.publish(event, settings.limits.max_cached_events, now_ms);
         let Some(key) = key else {
             publish()?;
@@ -244,23 +268,16 @@ impl App {
         Ok(Receipt::Pending(receiver))
     }
 
-    /// Whether `key` is known to belong to another event of the channel.
-    pub fn key_conflicts(
-        &self,
-        channel: ChannelName<'_>,
-        event: &str,
-        data: &DataToken<'_>,
-        except: Option<SocketId>,
-        key: &str,
-    ) -> bool {
-        let event = Publish { channel, event, data, user_id: None, except, cache_ttl_ms: None };
-        if self.settings().replay.rule(channel.as_str()).is_some() {
-            let append = publish::append_of(&self.id, &event, Some(key), 0);
-            return self.replay.get().is_some_and(|replay| replay.conflicts(&append));
+    fn outgoing<'a>(&'a self, event: &Publish<'a>, max_cached: usize) -> Outgoing<'a> {
+        let ttl_ms = event.cache_ttl_ms.filter(|_| event.channel.is_cache());
+        Outgoing {
+            app: &self.id,
+            channel: event.channel.as_str(),
+            frame: event.frame(),
+            except: event.except,
+            cache: ttl_ms.map(|ttl_ms| (event.data.decode().unwrap_or_default().into_owned().into(), ttl_ms)),
+            max_cached,
         }
-        let mut keys = lock(&self.keys);
-        let message = keys.fingerprint(&self.keyed(&event, key));
-        keys.look_up(message, self.clock.now_ms()) == Known::Conflict
     }
 
     fn keyed<'a>(&'a self, event: &Publish<'a>, key: &'a str) -> Keyed<'a> {
@@ -284,7 +301,14 @@ impl App {
         if let Some(rule) = rule.filter(|rule| rule.client_events) {
             return self.store(event, None, rule, Caching { max_events: 0, now_ms }, done());
         }
-        Ok(self.channels.publish(event, 0, now_ms)?)
+        let Some(cluster) = &self.cluster else { return Ok(self.channels.publish(event, 0, now_ms)?) };
+        let done = done();
+        let failed = Box::new(move |sent: Result<(), LinkError>| {
+            if let Err(error) = sent {
+                done(Err(StoreError::Unavailable(error.to_string())));
+            }
+        });
+        Ok(cluster.publish(&self.outgoing(&event, 0), Some(failed))?)
     }
 
     fn store(
@@ -300,7 +324,7 @@ impl App {
         }
         // Settings that store something are only taken over once the store is open.
         let replay = self.replay.get().ok_or(PublishError::Overloaded)?;
-        let append = publish::append_of(&self.id, &event, key, rule.retention().inactivity_ttl_ms);
+        let append = publish::append_of(&self.id, &event, key, rule);
         publish::publish(replay, &self.channels, event, append, caching, done)?;
         Ok(())
     }
@@ -310,28 +334,18 @@ impl App {
         self.clock.now_ms()
     }
 
-    /// Where the channel's log stands; `None` when the channel is not stored.
-    pub fn position(&self, channel: ChannelName<'_>) -> Option<Position> {
-        self.settings().replay.rule(channel.as_str())?;
-        let stream = StreamName { app: self.id.clone(), channel: channel.as_str().into() };
-        Some(self.replay.get()?.position(&stream))
+    /// Tells the cluster, if there is one, that this node's part of a channel has changed.
+    pub fn touch_channel(self: &Arc<Self>, channel: &Arc<Channel>, is_changed: bool) {
+        if let (true, Some(cluster)) = (is_changed, &self.cluster) {
+            cluster.touch_channel(self, channel);
+        }
     }
 
-    pub fn channel_info(&self, name: ChannelName<'_>) -> ChannelInfo {
-        self.channels.info(name.as_str(), self.clock.now_ms())
-    }
-
-    pub fn occupied_channels(&self, prefix: &str) -> Vec<(Box<str>, ChannelInfo)> {
-        self.channels.occupied(prefix, self.clock.now_ms())
-    }
-
-    pub fn presence_user_ids(&self, name: ChannelName<'_>) -> Vec<Box<str>> {
-        self.channels.get(name.as_str()).map(|channel| channel.user_ids()).unwrap_or_default()
-    }
-
-    /// Closes every connection that signed in as the user (4.8); returns how many.
-    pub fn terminate_user(&self, user_id: &str) -> usize {
-        self.users.terminate(user_id)
+    /// As [`touch_channel`](Self::touch_channel), of a user.
+    pub fn touch_user(self: &Arc<Self>, user_id: &str, IsChanged(is_changed): IsChanged) {
+        if let (true, Some(cluster)) = (is_changed, &self.cluster) {
+            cluster.touch_user(self, user_id);
+        }
     }
 }
 
@@ -350,6 +364,7 @@ pub struct Apps {
     metrics: Arc<Metrics>,
     clock: Clock,
     replay: ReplayHandle,
+    cluster: Option<Arc<Cluster>>,
 }
 
 impl Apps {
@@ -359,8 +374,9 @@ impl Apps {
         metrics: Arc<Metrics>,
         clock: Clock,
         replay: ReplayHandle,
+        cluster: Option<Arc<Cluster>>,
     ) -> Self {
-        let apps = Self { table: ArcSwap::default(), mailboxes, metrics, clock, replay };
+        let apps = Self { table: ArcSwap::default(), mailboxes, metrics, clock, replay, cluster };
         apps.reload(configs);
         apps
     }
@@ -396,6 +412,7 @@ impl Apps {
                     &self.metrics,
                     self.clock.clone(),
                     self.replay.clone(),
+                    self.cluster.clone(),
                 )),
             };
             for (key, _) in &app.settings().keys {

@@ -52,6 +52,9 @@ impl Banner<'_> {
             None => row(text, "metrics", "off (admin.listen)"),
         }
         row(text, "config", &self.config_source());
+        if self.config.redis.is_on() {
+            row(text, "redis", &format!("{}, prefix {}", self.config.redis, self.config.redis.prefix));
+        }
         self.app_rows(text);
         if let Some(replay) = self.replay_text() {
             row(text, "replay", &replay);
@@ -106,6 +109,7 @@ impl Banner<'_> {
         let place = match replay.store {
             StoreKind::Sqlite => format!("sqlite in {}", replay.dir.display()),
             StoreKind::Memory => "in memory, gone when the server stops".to_owned(),
+            StoreKind::Redis => "in redis".to_owned(),
         };
         let apps = match stores[..] {
             [] => return None,
@@ -294,6 +298,25 @@ mod tests {
             text.contains("  replay       in memory, gone when the server stops, for 2 apps\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn redis_is_told_without_credentials() {
+        let mut config = Config::for_tests(vec![AppConfig {
+            replay: AppReplay::everything(),
+            ..AppConfig::new("42", "k", "s")
+        }]);
+        config.redis.url = "rediss://ops:very-hidden@cache.example.com/3".parse().expect("a URL");
+        config.replay.store = StoreKind::Redis;
+        let text = render(&config, false);
+        let expected = "  redis        cache.example.com:6379 (standalone, TLS), prefix tidewire\n";
+        assert!(text.contains(expected), "{text}");
+        assert!(text.contains("  replay       in redis, for app 42\n"), "{text}");
+        assert!(!text.contains("hidden") && !text.contains("ops"));
+        config.redis.sentinel_master = "tidewire".to_owned();
+        config.redis.nodes = vec!["[::1]:7".parse().expect("a host")];
+        let expected = "cache.example.com:26379, [::1]:7 (Sentinel, master tidewire, TLS)";
+        assert!(render(&config, false).contains(expected));
     }
 
     #[test]

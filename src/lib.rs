@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod fanout;
 pub mod http;
 pub mod hub;
 pub mod node;

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use crate::app::Apps;
 use crate::clock::Clock;
 use crate::config::{AppConfig, Config, ReplayConfig, ServerConfig};
+use crate::fanout::cluster::Cluster;
 use crate::replay::{Replay, ReplayHandle};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::Tls;
@@ -29,6 +30,8 @@ pub struct Node {
     pub tls: Option<Tls>,
     /// Open once an app has a channel to store.
     pub replay: ReplayHandle,
+    /// The other nodes, if there are any.
+    pub cluster: Option<Arc<Cluster>>,
     /// Connections of all apps and workers.
     connections: AtomicUsize,
     max_connections: usize,
@@ -43,8 +46,11 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(config: Config, tls: Option<Tls>, workers: usize, clock: Clock) -> Self {
+    /// Connects to the other nodes, if the configuration names a Redis.
+    pub fn new(config: Config, tls: Option<Tls>, workers: usize, clock: Clock) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
+        let cluster =
+            if config.redis.is_on() { Some(Cluster::start(&config.redis, &metrics)?) } else { None };
         let mailboxes: Arc<[Mailbox]> =
             (0..workers).map(|_| Mailbox::new(config.server.mailbox_jobs)).collect();
         let replay = ReplayHandle::default();
@@ -54,6 +60,7 @@ impl Node {
             Arc::clone(&metrics),
             clock.clone(),
             replay.clone(),
+            cluster.clone(),
         );
         let descriptors = descriptor_limit().saturating_sub(RESERVED_DESCRIPTORS).max(HTTP_SHARE);
         let max_http_connections = descriptors / HTTP_SHARE;
@@ -61,7 +68,7 @@ impl Node {
             0 => descriptors - max_http_connections,
             max => max,
         };
-        Self {
+        Ok(Self {
             config: config.server,
             apps,
             clock,
@@ -69,6 +76,7 @@ impl Node {
             mailboxes,
             tls,
             replay,
+            cluster,
             connections: AtomicUsize::new(0),
             max_connections,
             http_connections: AtomicUsize::new(0),
@@ -76,7 +84,7 @@ impl Node {
             handshakes: AtomicUsize::new(0),
             is_draining: AtomicBool::new(false),
             is_drained: watch::Sender::new(false),
-        }
+        })
     }
 
     /// Opens the log if it is not open and one of these apps stores something, and sizes it for them. When no app
@@ -88,7 +96,7 @@ impl Node {
         let caps = config.caps(apps);
         let open = || {
             let (mailboxes, metrics) = (Arc::clone(&self.mailboxes), Arc::clone(&self.metrics));
-            Replay::start(config, &caps, self.clock.clone(), mailboxes, metrics)
+            Replay::start(config, &caps, self.clock.clone(), mailboxes, metrics, self.cluster.as_ref())
         };
         self.replay.get_or_open(open)?.set_caps(&caps);
         Ok(())
@@ -144,6 +152,15 @@ impl Node {
         self.is_draining.load(Ordering::Relaxed)
     }
 
+    /// Why new clients are better off on another node.
+    pub fn unreadiness(&self) -> Option<Unready> {
+        if self.is_draining() {
+            return Some(Unready::Draining);
+        }
+        let is_cut_off = self.cluster.as_ref().is_some_and(|cluster| cluster.is_cut_off());
+        is_cut_off.then_some(Unready::CutOff)
+    }
+
     /// Starts the drain; false when it had begun already.
     pub fn begin_drain(&self) -> bool {
         let begins = !self.is_draining.swap(true, Ordering::Relaxed);
@@ -161,6 +178,14 @@ impl Node {
         // The sender is `self`: it cannot be gone.
         let _ = self.is_drained.subscribe().wait_for(|is_drained| *is_drained).await;
     }
+}
+
+/// Why a node is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unready {
+    Draining,
+    /// It has not reached Redis for too long.
+    CutOff,
 }
 
 /// A place among the connections that speak HTTP.

@@ -86,7 +86,10 @@ impl Server {
             None => None,
         };
         let (replay, apps) = (config.replay.clone(), config.apps.clone());
-        let node = Arc::new(Node::new(config, tls, workers, Clock::default()));
+        let node = Arc::new(Node::new(config, tls, workers, Clock::default())?);
+        if let Some(cluster) = &node.cluster {
+            cluster.count_connections_of(&node);
+        }
         node.size_replay(&replay, &apps)?;
         let mut server = Self { node, addresses, admin_address: None, workers: Vec::new(), admin: None };
         for (id, listeners) in listeners.into_iter().enumerate() {
@@ -192,6 +195,9 @@ impl Server {
         self.workers.drain(..).for_each(report);
         if let Some(replay) = self.node.replay.get() {
             replay.close();
+        }
+        if let Some(cluster) = &self.node.cluster {
+            cluster.stop();
         }
     }
 }

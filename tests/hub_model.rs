@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{Client, TestServer, eventually, member};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tidewire_protocol::channel_name::ChannelName;
 
 const CONNECTIONS: usize = 5;
 const CHANNELS: [&str; 6] =
@@ -212,7 +211,7 @@ impl Real {
         let app = self.server.inner().apps().by_id("42").unwrap();
         eventually("the counts of the model", async || {
             CHANNELS.iter().all(|channel| {
-                let info = app.channel_info(ChannelName::parse(channel, 200).unwrap());
+                let info = app.channels.info(channel, app.now_ms());
                 let subscribers = model.subscribers.get(channel).map_or(0, BTreeSet::len);
                 let is_presence = channel.starts_with("presence-");
                 let users = if is_presence { model.users(channel).len() } else { 0 };

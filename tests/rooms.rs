@@ -14,7 +14,7 @@ const HOMES: [(&str, &[&str]); 21] = [
     ("http_body_util::", &["http/", "socket/upgrade.rs", "cli/", "sse/"]),
     ("prometheus_client::", &["telemetry/"]),
     ("tracing_subscriber::", &["telemetry/logs.rs", "config/text.rs"]),
-    ("dashmap::", &["hub/"]),
+    ("dashmap::", &["hub/", "fanout/inbound.rs"]),
     ("slab::", &["worker/"]),
     ("socket2::", &["server.rs"]),
     ("rustix::", &["node.rs", "cli/descriptors.rs", "socket/stream.rs"]),
@@ -27,9 +27,21 @@ const HOMES: [(&str, &[&str]); 21] = [
     ("ipnet::", &["config/"]),
     ("serde_path_to_error::", &["config/"]),
     // Errors that are shown to a person.
-    ("anyhow::", &["server.rs", "tls.rs", "node.rs", "replay/mod.rs", "replay/handle.rs", "cli/", "main.rs"]),
+    (
+        "anyhow::",
+        &[
+            "server.rs",
+            "tls.rs",
+            "node.rs",
+            "replay/mod.rs",
+            "replay/handle.rs",
+            "fanout/cluster.rs",
+            "cli/",
+            "main.rs",
+        ],
+    ),
     // Names of files: wherever these stores are implemented.
-    ("redis::", &["redis.rs"]),
+    ("redis::", &["fanout/redis/", "replay/redis/"]),
     ("rusqlite::", &["replay/sqlite.rs", "replay/sqlite/"]),
 ];
 

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::roster::Roster;
+
 /// Orders to a sink, each answered by one [`SinkReply`].
 #[derive(Debug, Serialize, Deserialize)]
 pub enum SinkCommand {
@@ -13,6 +15,13 @@ pub enum SinkCommand {
         events: u64,
         timeout_ms: u64,
     },
+    /// Answer once this many members are known, summed over all connections.
+    AwaitMembers {
+        members: u64,
+        timeout_ms: u64,
+    },
+    /// Tell who the connections are, and who they believe to be in their channels.
+    Rosters,
     /// Compare what each connection has received with what it should have, then count from zero again.
     Verify(Expected),
     /// Send client events from random connections until all of them have been delivered.
@@ -33,6 +42,8 @@ pub enum SinkReply {
     Verified {
         last_event: Option<String>,
     },
+    /// One of each channel.
+    Rosters(Vec<Rosters>),
     Chattered,
     Timing,
     Latency(Latency),
@@ -66,6 +77,15 @@ pub enum Dialect {
         channels: usize,
         replay: Option<serde_json::Value>,
     },
+}
+
+/// Of one presence channel.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Rosters {
+    /// The sink's own connections.
+    pub own: Roster,
+    /// What each of them believes; they agree, or the sink says so. Nothing if it has none there.
+    pub seen: Option<Roster>,
 }
 
 /// How many events each connection should have received.

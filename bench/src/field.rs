@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::api::App;
 use crate::child::Child;
 use crate::control::{
-    BareCommand, BareReply, Chatter, Dialect, Expected, Latency, Open, SinkCommand, SinkReply,
+    BareCommand, BareReply, Chatter, Dialect, Expected, Latency, Open, Rosters, SinkCommand, SinkReply,
 };
 
 /// Connections that are in their handshake at a time.
@@ -61,7 +61,18 @@ impl Field {
     }
 
     pub fn open_as(&mut self, open: Open) -> Result<f64> {
-        match self.sink.ask(&SinkCommand::Open(open))? {
+        self.begin_open(open)?;
+        self.opened()
+    }
+
+    /// Without waiting, so that several sinks can open theirs at a time.
+    pub fn begin_open(&mut self, open: Open) -> Result<()> {
+        self.sink.tell(&SinkCommand::Open(open))
+    }
+
+    /// Waits until all are subscribed.
+    pub fn opened(&mut self) -> Result<f64> {
+        match self.sink.answer()? {
             SinkReply::Opened { seconds } => Ok(seconds),
             other => unexpected(other),
         }
@@ -71,6 +82,21 @@ impl Field {
     pub fn wait(&mut self, events: u64) -> Result<()> {
         match self.sink.ask(&SinkCommand::Await { events, timeout_ms: TIMEOUT_MILLISECONDS })? {
             SinkReply::Reached => Ok(()),
+            other => unexpected(other),
+        }
+    }
+
+    /// Waits until the member lists of all connections are this long together.
+    pub fn wait_for_members(&mut self, members: u64) -> Result<()> {
+        match self.sink.ask(&SinkCommand::AwaitMembers { members, timeout_ms: TIMEOUT_MILLISECONDS })? {
+            SinkReply::Reached => Ok(()),
+            other => unexpected(other),
+        }
+    }
+
+    pub fn rosters(&mut self) -> Result<Vec<Rosters>> {
+        match self.sink.ask(&SinkCommand::Rosters)? {
+            SinkReply::Rosters(rosters) => Ok(rosters),
             other => unexpected(other),
         }
     }

@@ -22,7 +22,13 @@ struct Connection {
 
 impl Publisher {
     pub fn connect(address: SocketAddr, connections: usize) -> Result<Self> {
-        let connections = (0..connections).map(|_| Connection::open(address)).collect::<Result<_>>()?;
+        Publisher::over(&[address], connections)
+    }
+
+    /// Spread over several servers, as a load balancer in front of them would.
+    pub fn over(addresses: &[SocketAddr], connections: usize) -> Result<Self> {
+        let targets = addresses.iter().cycle().take(connections);
+        let connections = targets.map(|address| Connection::open(*address)).collect::<Result<_>>()?;
         Ok(Publisher { connections, next: 0 })
     }
 

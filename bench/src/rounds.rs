@@ -23,15 +23,27 @@ impl Rounds {
         contenders: usize,
         mut measure: impl FnMut(usize) -> Result<f64>,
     ) -> Result<Self> {
-        let mut figures = vec![Vec::with_capacity(rounds); contenders];
+        let [figures] = Rounds::run_several(rounds, contenders, |contender| Ok([measure(contender)?]))?;
+        Ok(figures)
+    }
+
+    /// The same where a round gives several figures.
+    pub fn run_several<const N: usize>(
+        rounds: usize,
+        contenders: usize,
+        mut measure: impl FnMut(usize) -> Result<[f64; N]>,
+    ) -> Result<[Self; N]> {
+        let mut several = [(); N].map(|()| Rounds { figures: vec![Vec::with_capacity(rounds); contenders] });
         (0..contenders).try_for_each(|contender| measure(contender).map(drop))?;
         for round in 0..rounds {
             for turn in 0..contenders {
                 let contender = if round % 2 == 0 { turn } else { contenders - 1 - turn };
-                figures[contender].push(measure(contender)?);
+                for (rounds, figure) in several.iter_mut().zip(measure(contender)?) {
+                    rounds.figures[contender].push(figure);
+                }
             }
         }
-        Ok(Rounds { figures })
+        Ok(several)
     }
 
     pub fn median(&self, contender: usize) -> f64 {

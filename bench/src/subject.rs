@@ -92,6 +92,14 @@ impl Subject {
         procfs::cpu(&self.pids).with_context(|| self.trouble())
     }
 
+    /// CPU time so far of several servers together.
+    pub fn cpu_of(subjects: &[Subject]) -> Result<Duration> {
+        std::thread::sleep(QUIET);
+        let each =
+            subjects.iter().map(|subject| procfs::cpu(&subject.pids).with_context(|| subject.trouble()));
+        each.sum()
+    }
+
     /// What the server wrote, for errors.
     pub fn trouble(&self) -> String {
         let log = self.process.as_ref().map(|server| fs::read_to_string(&server.log).unwrap_or_default());
@@ -172,6 +180,6 @@ impl Drop for Server {
 }
 
 /// A port nobody listens on now. Somebody else could take it before the server does: then the server says so.
-fn free_address() -> Result<SocketAddr> {
+pub fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

@@ -78,6 +78,41 @@ pub enum Scenario {
     CatchUp,
     /// Bytes of a channel that has messages
     StoredMemory,
+    /// All that begin with `cluster-`: several nodes on a Redis, which has to be installed
+    Cluster,
+    /// Publish → receive times from one node to another
+    ClusterLatency,
+    /// What Redis spends on a publish, stored or not
+    ClusterPublish,
+    /// What a delivery costs when the subscribers are spread over nodes
+    ClusterFanOut,
+    /// What a node spends on a busy channel that nobody on it is subscribed to
+    ClusterIdle,
+    /// Coming to presence channels and going
+    ClusterPresence,
+}
+
+impl Scenario {
+    const CLUSTER: [Scenario; 5] = [
+        Scenario::ClusterLatency,
+        Scenario::ClusterPublish,
+        Scenario::ClusterFanOut,
+        Scenario::ClusterIdle,
+        Scenario::ClusterPresence,
+    ];
+
+    /// `only` nothing means all.
+    fn is_wanted(self, options: &Options) -> bool {
+        if self == Scenario::Cluster {
+            return false;
+        }
+        let is_cluster = Scenario::CLUSTER.contains(&self);
+        // They have servers of their own.
+        let can_be_measured = !(is_cluster && options.external_only);
+        let only = &options.only;
+        let is_named = only.contains(&self) || (is_cluster && only.contains(&Scenario::Cluster));
+        can_be_measured && (only.is_empty() || is_named)
+    }
 }
 
 /// The server's default.
@@ -99,6 +134,8 @@ pub struct Plan {
     /// Clients that come back at a time.
     pub returning: usize,
     pub stored_channels: usize,
+    /// Members of one presence channel.
+    pub presence_members: usize,
 }
 
 /// Many short rounds rather than few long ones: CPU time is known to the nanosecond, and the median of many pairs
@@ -116,6 +153,7 @@ const FULL: Plan = Plan {
     latency_seconds: 10,
     returning: 1_000,
     stored_channels: 20_000,
+    presence_members: 5_000,
 };
 
 const QUICK: Plan = Plan {
@@ -131,6 +169,7 @@ const QUICK: Plan = Plan {
     latency_seconds: 3,
     returning: 200,
     stored_channels: 5_000,
+    presence_members: 1_000,
 };
 
 /// What every scenario needs to know.
@@ -187,7 +226,7 @@ pub fn run(options: Options) -> Result<()> {
     let load = procfs::load_average();
     let mut rows = Vec::new();
     for scenario in Scenario::value_variants() {
-        if options.only.is_empty() || options.only.contains(scenario) {
+        if scenario.is_wanted(options) {
             rows.extend(run_one(*scenario, &setup)?);
         }
     }
@@ -216,6 +255,13 @@ fn run_one(scenario: Scenario, setup: &Setup) -> Result<Vec<Row>> {
         Scenario::Stored => scenario::stored::run(setup),
         Scenario::CatchUp => scenario::catch_up::run(setup),
         Scenario::StoredMemory => scenario::stored_memory::run(setup),
+        // A name for the following ones.
+        Scenario::Cluster => Ok(Vec::new()),
+        Scenario::ClusterLatency => scenario::cluster::latency::run(setup),
+        Scenario::ClusterPublish => scenario::cluster::publish::run(setup),
+        Scenario::ClusterFanOut => scenario::cluster::fan_out::run(setup),
+        Scenario::ClusterIdle => scenario::cluster::idle::run(setup),
+        Scenario::ClusterPresence => scenario::cluster::presence::run(setup),
     };
     let rows = rows.with_context(|| format!("scenario {scenario:?}"))?;
     for row in &rows {
@@ -230,4 +276,34 @@ fn command(options: &Options) -> String {
     let quick = if options.quick { " --quick" } else { "" };
     let others = if options.external.is_empty() { "" } else { " --external …" };
     format!("tidewire-bench suite{quick}{others} --report")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn wanted(arguments: &[&str]) -> Vec<Scenario> {
+        let Cli { options } = Cli::try_parse_from([&["suite"], arguments].concat()).unwrap();
+        let all = Scenario::value_variants().iter().copied();
+        all.filter(|scenario| scenario.is_wanted(&options)).collect()
+    }
+
+    #[test]
+    fn the_cluster_is_a_name_for_its_scenarios() {
+        assert_eq!(wanted(&["--only", "cluster"]), Scenario::CLUSTER);
+        let some = [Scenario::Chat, Scenario::ClusterIdle];
+        assert_eq!(wanted(&["--only", "chat,cluster-idle"]), some);
+        let all = wanted(&[]);
+        assert_eq!(all.len(), Scenario::value_variants().len() - 1);
+        let others = wanted(&["--external", "other=http://127.0.0.1:80@1", "--external-only"]);
+        assert_eq!(others.len(), all.len() - Scenario::CLUSTER.len());
+    }
 }

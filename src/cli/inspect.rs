@@ -4,7 +4,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Done, ServeFlags, print_bytes, print_line};
-use crate::config::{self, AdminConfig, AppLimits, LogConfig, ReplayConfig, ServerConfig};
+use crate::config::{
+    self, AdminConfig, AppLimits, LogConfig, Origin, RedisConfig, ReplayConfig, ServerConfig,
+};
 
 #[derive(Debug, Args)]
 pub struct DefaultConfigFlags {
@@ -21,6 +23,9 @@ pub fn check_config(flags: &ServeFlags) -> Done {
     if loaded.config.default_app {
         eprintln!("note: no app is configured, the built-in one (key app-key) would be offered on loopback");
     }
+    if loaded.origins.get("redis.url") == Some(&Origin::Environment("REDIS_URL".to_owned())) {
+        eprintln!("note: redis.url comes from REDIS_URL, for nothing else sets it");
+    }
     match &loaded.config.source {
         Some(path) => eprintln!("{} is fine", path.display()),
         None => eprintln!("the configuration is fine (no file; environment, flags and defaults)"),
@@ -36,6 +41,7 @@ pub fn default_config(flags: &DefaultConfigFlags) -> Done {
         server: ServerConfig::default(),
         admin: AdminConfig::default(),
         log: LogConfig::default(),
+        redis: RedisConfig::default(),
         replay: ReplayConfig::default(),
         limits: AppLimits::default(),
         apps: [FreshApp::new()],
@@ -49,6 +55,7 @@ struct Document {
     server: ServerConfig,
     admin: AdminConfig,
     log: LogConfig,
+    redis: RedisConfig,
     replay: ReplayConfig,
     limits: AppLimits,
     apps: [FreshApp; 1],

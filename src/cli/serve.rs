@@ -10,7 +10,7 @@ use tracing::{debug, error, info, warn};
 use super::descriptors::{self, DescriptorLimit};
 use super::{Done, Failure, ServeFlags, runtime};
 use crate::banner::Banner;
-use crate::config::{Change, Config, Loaded, LogFormat, Problem, Sources, changes};
+use crate::config::{Change, Config, Loaded, LogFormat, Problem, ReplayConfig, Sources, changes};
 use crate::server::Server;
 use crate::telemetry::logs::{Logs, LogsError};
 
@@ -126,7 +126,8 @@ impl Process {
             return Err(vec![Problem::new("apps", "no app is left; stop the server instead")]);
         }
         loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
-        if self.server.node().replay.get().is_none() {
+        let stays_in_cluster = new.redis.is_on() == self.running.redis.is_on();
+        if self.server.node().replay.get().is_none() && stays_in_cluster {
             // Nothing of it is in force yet.
             self.running.replay.clone_from(&new.replay);
         }
@@ -136,7 +137,9 @@ impl Process {
             move |error: anyhow::Error| vec![Problem::new(setting, format!("{error:#}"))]
         };
         self.server.reload_certificate().map_err(unusable("server.tls_certificate"))?;
-        self.server.reload(new.clone()).map_err(unusable("replay"))?;
+        // A store that is opened now is still the one of the Redis that is in force, or of none.
+        let replay = ReplayConfig { max_bytes: new.replay.max_bytes, ..self.running.replay.clone() };
+        self.server.reload(Config { replay, ..new.clone() }).map_err(unusable("replay"))?;
         if new.log.level != self.running.log.level {
             let failed = |error: LogsError| vec![Problem::new("log.level", error.to_string())];
             self.logs.set_level(&new.log.level).map_err(failed)?;
@@ -203,6 +206,7 @@ fn announce(server: &Server, config: &Config, descriptors: DescriptorLimit, snip
         admin = ?server.admin_addr(),
         path_prefix = config.server.path_prefix,
         config = source,
+        redis = config.redis.is_on().then(|| config.redis.to_string()),
         apps = config.apps.len(),
         open_files = descriptors.is,
         open_files_before = descriptors.was,

@@ -6,7 +6,10 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{AdminConfig, AppConfig, AppLimits, AppReplay, Config, LogConfig, ReplayConfig, ServerConfig};
+use super::{
+    AdminConfig, AppConfig, AppLimits, AppReplay, Config, LogConfig, RedisConfig, ReplayConfig, ServerConfig,
+    text,
+};
 
 /// One difference between the running configuration and a newly read one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,11 +38,20 @@ const AT_ONCE: [&str; 2] = ["log.level:", "replay.max_bytes:"];
 /// Everything that differs, in the order of the file.
 pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     let mut found: Vec<Change> = Vec::new();
-    let sections =
-        |c: &Config| json!({ "server": c.server, "admin": c.admin, "log": c.log, "replay": c.replay });
+    let sections = |c: &Config| {
+        let Config { server, admin, log, redis, replay, .. } = c;
+        json!({ "server": server, "admin": admin, "log": log, "redis": redis, "replay": replay })
+    };
     for text in differences(&sections(old), &sections(new)) {
         let needs_restart = !AT_ONCE.iter().any(|setting| text.starts_with(setting));
         found.push(Change::Setting { text, needs_restart });
+    }
+    let passwords = |c: &Config| {
+        let (redis, sentinel) = (c.redis.credentials(), c.redis.sentinel_credentials());
+        [redis.password.cloned(), sentinel.password.cloned()]
+    };
+    if passwords(old) != passwords(new) {
+        found.push(Change::Setting { text: "redis credentials".to_owned(), needs_restart: true });
     }
     let (was, is) = (by_id(old), by_id(new));
     for id in was.keys().filter(|id| !is.contains_key(*id)) {
@@ -63,6 +75,7 @@ pub fn effective(config: &Config) -> String {
         server: &config.server,
         admin: &config.admin,
         log: &config.log,
+        redis: &config.redis,
         replay: &config.replay,
         apps: config.apps.iter().map(ShownApp::from).collect(),
     };
@@ -75,6 +88,7 @@ struct Shown<'a> {
     server: &'a ServerConfig,
     admin: &'a AdminConfig,
     log: &'a LogConfig,
+    redis: &'a RedisConfig,
     replay: &'a ReplayConfig,
     apps: Vec<ShownApp<'a>>,
 }
@@ -105,8 +119,6 @@ struct ShownPair<'a> {
     secret: &'static str,
 }
 
-const MASK: &str = "***";
-
 impl<'a> From<&'a AppConfig> for ShownApp<'a> {
     fn from(app: &'a AppConfig) -> Self {
         let mut keys = app.credentials.iter().map(|pair| pair.key.as_str());
@@ -114,8 +126,8 @@ impl<'a> From<&'a AppConfig> for ShownApp<'a> {
             id: &app.id,
             name: &app.name,
             key: keys.next().unwrap_or_default(),
-            secret: MASK,
-            keys: keys.map(|key| ShownPair { key, secret: MASK }).collect(),
+            secret: text::MASK,
+            keys: keys.map(|key| ShownPair { key, secret: text::MASK }).collect(),
             enabled: app.enabled,
             require_tls: app.require_tls,
             allowed_origins: &app.allowed_origins,

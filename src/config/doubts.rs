@@ -1,5 +1,6 @@
 //! What works and is probably a mistake.
 
+use super::redis::redis_doubts;
 use super::units::Quantity;
 use super::{AppConfig, Config};
 
@@ -8,7 +9,7 @@ const PUBLISHED_SECRETS: [&str; 4] = ["app-secret", "secret", "change-this-secre
 
 /// Each as one line for the operator.
 pub fn doubts(config: &Config) -> Vec<String> {
-    let mut doubts = Vec::new();
+    let mut doubts = redis_doubts(config);
     doubts.extend(config.apps.iter().flat_map(|app| replay_doubts(app, config.replay.max_bytes)));
     for app in config.apps.iter().filter(|_| !config.default_app) {
         doubts.extend(app_doubts(app));

@@ -20,8 +20,11 @@ const APP_KEY: &str = "TIDEWIRE_APP_KEY";
 const APP_SECRET: &str = "TIDEWIRE_APP_SECRET";
 const APP_SECRET_FILE: &str = "TIDEWIRE_APP_SECRET_FILE";
 const APP_REPLAY: &str = "TIDEWIRE_APP_REPLAY";
+const REDIS_URL: &str = "REDIS_URL";
 /// Names that are not a path of the file.
 const OTHERS: [&str; 8] = [CONFIG, APPS, LOG, APP_ID, APP_KEY, APP_SECRET, APP_SECRET_FILE, APP_REPLAY];
+/// Secrets that may also stand in a file, which the variable with `_FILE` behind it names.
+const SECRETS: [&str; 3] = ["redis.url", "redis.password", "redis.sentinel_password"];
 
 pub type Environment = BTreeMap<String, String>;
 
@@ -35,16 +38,19 @@ pub fn config_file(environment: &Environment) -> Option<&str> {
     get(environment, CONFIG)
 }
 
-/// The file the environment keeps the app's secret in.
-pub fn secret_file(environment: &Environment) -> Option<&str> {
-    get(environment, APP_SECRET_FILE)
+/// The files the environment keeps secrets in.
+pub fn secret_files(environment: &Environment) -> impl Iterator<Item = &str> {
+    let names = std::iter::once(APP_SECRET_FILE.to_owned()).chain(SECRETS.map(file_variable));
+    names.filter_map(|name| get(environment, &name))
 }
 
 /// Lays everything the environment says over the draft.
 pub fn apply(environment: &Environment, draft: &mut Draft) {
     for (name, value) in environment.iter().filter(|(_, value)| !value.is_empty()) {
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
-        if !OTHERS.contains(&name.as_str()) && !is_service_link(name, value) {
+        let is_other =
+            OTHERS.contains(&name.as_str()) || SECRETS.iter().any(|path| file_variable(path) == *name);
+        if !is_other && !is_service_link(name, value) {
             apply_setting(draft, name, &rest.to_ascii_lowercase().replace("__", "."), value);
         }
     }
@@ -53,6 +59,7 @@ pub fn apply(environment: &Environment, draft: &mut Draft) {
             draft.set("log.level", Value::from(filter), Origin::Environment(name.to_owned()));
         }
     }
+    apply_secrets(environment, draft);
     apply_app_list(environment, draft);
     apply_one_app(environment, draft);
     apply_pusher_app(environment, draft);
@@ -89,12 +96,17 @@ pub fn names(draft: &Draft) -> Vec<String> {
     // Where two settings have the same name, the server's is the one that is meant more often.
     paths.sort_by_key(|path| !path.starts_with("server."));
     let settings = paths.iter().filter(|p| p.contains('.')).map(|p| variable(p));
-    settings.chain(OTHERS.map(str::to_owned)).collect()
+    settings.chain(OTHERS.map(str::to_owned)).chain(SECRETS.map(file_variable)).collect()
 }
 
 /// The variable of a setting's path.
 pub fn variable(path: &str) -> String {
     format!("{PREFIX}{}", path.to_ascii_uppercase().replace('.', "__"))
+}
+
+/// The variable that names the file of a secret.
+fn file_variable(path: &str) -> String {
+    variable(path) + "_FILE"
 }
 
 fn nearest_name(draft: &Draft, name: &str) -> Option<String> {
@@ -124,6 +136,16 @@ fn is_service_link(name: &str, value: &str) -> bool {
         || name.ends_with("_SERVICE_PORT")
         || name.contains("_SERVICE_PORT_")
         || (name.ends_with("_PORT") && value.contains("://"))
+}
+
+/// `TIDEWIRE_REDIS__PASSWORD_FILE` and the like.
+fn apply_secrets(environment: &Environment, draft: &mut Draft) {
+    for path in SECRETS {
+        let name = file_variable(path);
+        if let Some(secret) = read_file(environment, draft, &variable(path), &name) {
+            draft.set(path, Value::from(secret), Origin::Environment(name));
+        }
+    }
 }
 
 /// `TIDEWIRE_APPS` takes the place of the file's list.
@@ -179,20 +201,40 @@ fn find_app(draft: &Draft, id: &str) -> Option<usize> {
 
 fn read_secret(environment: &Environment, draft: &mut Draft) -> Option<(&'static str, String)> {
     let direct = get(environment, APP_SECRET);
-    let Some(path) = get(environment, APP_SECRET_FILE) else {
+    if get(environment, APP_SECRET_FILE).is_none() {
         return direct.map(|secret| (APP_SECRET, secret.to_owned()));
-    };
-    if direct.is_some() {
-        draft.problem(APP_SECRET_FILE, format!("and {APP_SECRET} are both set, keep one"));
+    }
+    let read = read_file(environment, draft, APP_SECRET, APP_SECRET_FILE);
+    // Reported once: the secret is not also "missing".
+    Some((APP_SECRET_FILE, read.unwrap_or_else(|| "unreadable".to_owned())))
+}
+
+/// What the file holds that variable `name` names; `direct` holds the secret itself.
+fn read_file(environment: &Environment, draft: &mut Draft, direct: &str, name: &str) -> Option<String> {
+    let path = get(environment, name)?;
+    if get(environment, direct).is_some() {
+        draft.problem(name, format!("and {direct} are both set, keep one"));
     }
     match fs::read_to_string(path) {
         // Editors and `echo` end files with a newline that is no part of the secret.
-        Ok(text) => Some((APP_SECRET_FILE, text.trim_end_matches(['\r', '\n']).to_owned())),
+        Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
         Err(why) => {
-            draft.problem(APP_SECRET_FILE, format!("{path}: {why}"));
-            // Reported once: the secret is not also "missing".
-            Some((APP_SECRET_FILE, "unreadable".to_owned()))
+            draft.problem(name, format!("{path}: {why}"));
+            None
         }
+    }
+}
+
+/// The variable that hosting platforms and Laravel set, where nothing else says whether there is a Redis. Called after
+/// the flags.
+pub fn apply_redis_url(environment: &Environment, draft: &mut Draft) {
+    let Some(url) = get(environment, REDIS_URL) else { return };
+    match draft.at("redis.url") {
+        None => draft.set("redis.url", Value::from(url), Origin::Environment(REDIS_URL.to_owned())),
+        Some(Value::String(empty)) if empty.is_empty() => {
+            draft.warn(format!("{REDIS_URL} is set, but redis.url is \"\" in the file: this node is alone"));
+        }
+        Some(_) => {}
     }
 }
 

@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::problem::Problem;
 use super::{
-    AdminConfig, AppConfig, AppLimits, AppReplay, Config, Credential, LogConfig, ReplayConfig, Secret,
-    ServerConfig, StoreKind, replay, text,
+    AdminConfig, AppConfig, AppLimits, AppReplay, Config, Credential, LogConfig, RedisConfig, ReplayConfig,
+    Secret, ServerConfig, StoreKind, replay, text,
 };
 
 /// Configuration of Tidewire.
@@ -23,6 +23,7 @@ pub struct File {
     pub server: ServerConfig,
     pub admin: AdminConfig,
     pub log: LogConfig,
+    pub redis: RedisConfig,
     pub replay: ReplayConfig,
     /// Limits of every app that does not set its own.
     pub limits: AppLimits,
@@ -118,6 +119,7 @@ impl File {
             server: self.server,
             admin: self.admin,
             log: self.log,
+            redis: self.redis,
             replay: self.replay,
             apps,
             default_app,

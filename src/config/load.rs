@@ -11,8 +11,9 @@ use super::doubts::doubts;
 use super::environment::{self, Environment};
 use super::file::File;
 use super::problem::{ConfigError, Problem};
+use super::redis::redis_problems;
 use super::schema::ConfigSchema;
-use super::{AppReplay, Config, DEFAULT_PORT, ServerConfig, replay};
+use super::{AppReplay, Config, DEFAULT_PORT, ServerConfig, StoreKind, replay};
 
 /// Where a configuration is read from. Kept by the server, so that a reload reads the same places. Without `Debug`:
 /// the environment holds secrets.
@@ -98,6 +99,7 @@ impl Sources {
                 Origin::Flag(flag.name),
             );
         }
+        environment::apply_redis_url(&self.environment, &mut draft);
         draft.finish(source_file.clone(), &self.environment).map_err(fail)
     }
 
@@ -106,7 +108,7 @@ impl Sources {
         let named =
             self.file.clone().or_else(|| environment::config_file(&self.environment).map(PathBuf::from));
         let mut files = named.map_or_else(|| self.search.clone(), |path| vec![path]);
-        files.extend(environment::secret_file(&self.environment).map(PathBuf::from));
+        files.extend(environment::secret_files(&self.environment).map(PathBuf::from));
         files
     }
 
@@ -178,6 +180,11 @@ impl Draft {
         self.document.get("apps").and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }
 
+    /// What the layers so far say of the setting at a dotted path.
+    pub fn at(&self, path: &str) -> Option<&Value> {
+        path.split('.').try_fold(&self.document, |place, key| place.get(key))
+    }
+
     /// Sets the value at a dotted path. Where the file has something else than a section, the check will say so.
     pub fn set(&mut self, path: &str, value: Value, origin: Origin) {
         let mut place = &mut self.document;
@@ -229,15 +236,19 @@ impl Draft {
             return Err(self.problems);
         }
         self.complete_app_limits();
-        let listen_given = self.document.pointer("/server/listen").is_some();
+        let listen_given = self.at("server.listen").is_some();
         let origins = self.all_origins();
         let mut file: File = match serde_path_to_error::deserialize(&self.document) {
             Ok(file) => file,
             Err(why) => return Err(vec![Problem::new(why.path().to_string(), why.inner().to_string())]),
         };
         file.built_in_replay = self.built_in_replay.clone();
+        if file.redis.is_on() && self.at("replay.store").is_none() {
+            file.replay.store = StoreKind::Redis;
+        }
         let mut found = Vec::new();
         let mut config = file.resolve(source, &mut found);
+        found.extend(redis_problems(&config, &self.name_of("redis.url")));
         self.report(found);
         self.settle_listen(&mut config, listen_given, environment);
         self.check_tls(&config.server);
@@ -264,7 +275,7 @@ impl Draft {
         match closest.max_by_key(|(length, _, _)| *length) {
             // The items of a list that was given as one text have no index there.
             Some((_, origin, rest))
-                if *origin != Origin::File && path.starts_with("server.") && is_index(rest) =>
+                if *origin != Origin::File && !path.starts_with("apps") && is_index(rest) =>
             {
                 origin.to_string()
             }
@@ -289,8 +300,7 @@ impl Draft {
     fn all_origins(&self) -> BTreeMap<String, Origin> {
         let mut origins = self.origins.clone();
         for path in self.schema.paths() {
-            let pointer = format!("/{}", path.replace('.', "/"));
-            if self.document.pointer(&pointer).is_some() {
+            if self.at(&path).is_some() {
                 origins.entry(path).or_insert(Origin::File);
             }
         }

@@ -1,7 +1,7 @@
 //! What the server is told to do: every setting resolved to a value, wherever it came from.
 //!
 //! Values come in four layers, the first that speaks wins: flag, environment, file, default. The sections below
-//! (`ServerConfig`, `AdminConfig`, `LogConfig`, `ReplayConfig`, `AppLimits`) are at once the shape of the file, the source of
+//! (`ServerConfig`, `AdminConfig`, `LogConfig`, `RedisConfig`, `ReplayConfig`, `AppLimits`) are at once the shape of the file, the source of
 //! `config.schema.json` and of the environment's names, so a setting is declared exactly once: here.
 
 mod changes;
@@ -10,6 +10,7 @@ mod environment;
 mod file;
 mod load;
 mod problem;
+mod redis;
 mod replay;
 pub mod schema;
 mod text;
@@ -28,6 +29,7 @@ pub use self::changes::{Change, changes, effective};
 pub use self::file::AppFile;
 pub use self::load::{Flag, Loaded, Origin, Sources};
 pub use self::problem::{ConfigError, Problem};
+pub use self::redis::{RedisAddress, RedisConfig, RedisCredentials, RedisHost, RedisMode, RedisUrl};
 pub use self::replay::{
     AppReplay, ChannelPattern, Durability, OnStoreError, ReplayConfig, ReplayRule, StoreKind,
 };
@@ -49,6 +51,7 @@ pub struct Config {
     pub server: ServerConfig,
     pub admin: AdminConfig,
     pub log: LogConfig,
+    pub redis: RedisConfig,
     pub replay: ReplayConfig,
     pub apps: Vec<AppConfig>,
     /// The built-in app is the only one.
@@ -265,6 +268,7 @@ impl Config {
             },
             admin: AdminConfig { listen: Some(any_port) },
             log: LogConfig::default(),
+            redis: RedisConfig::default(),
             replay: ReplayConfig::default(),
             apps,
             default_app: false,

@@ -13,12 +13,13 @@ use crate::replay::store::{Caps, Retention};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplayConfig {
-    /// What keeps the messages: files in `dir`, or the server's memory, which is gone with the process.
+    /// What keeps the messages: files in `dir`; the server's memory, which is gone with the process; or the Redis of
+    /// `redis.url`, where every node finds them. Default: `redis` with `redis.url`, `sqlite` without.
     pub store: StoreKind,
     /// Directory of the `sqlite` store; made when the first app uses replay. One server at a time can use it.
     #[schemars(extend("format" = "directory"))]
     pub dir: PathBuf,
-    /// When a message is safe. `always`: against a power cut, before its publisher is answered. `interval`: against
+    /// When a message is safe in the `sqlite` store. `always`: against a power cut, before its publisher is answered. `interval`: against
     /// `kill -9` at once, against a power cut within 100 ms. `none`: as `interval`, but only the kernel decides when.
     #[serde(with = "DurabilityWords")]
     #[schemars(with = "DurabilityWords")]
@@ -50,6 +51,8 @@ pub enum StoreKind {
     Sqlite,
     /// The server's memory: nothing outlives the process.
     Memory,
+    /// The Redis of `redis.url`, where every node finds them.
+    Redis,
 }
 
 /// When a commit is safe.

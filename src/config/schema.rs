@@ -148,7 +148,7 @@ impl<'a> Node<'a> {
     }
 
     fn is_secret(self) -> bool {
-        self.format() == "app-secret"
+        matches!(self.format(), "app-secret" | "redis-password" | "redis-url")
     }
 
     /// The words of an enumeration.

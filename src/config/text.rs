@@ -6,7 +6,11 @@ use ipnet::IpNet;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::replay;
+use super::redis::{check_host, check_password, check_prefix};
+use super::{RedisUrl, replay};
+
+/// Stands for a secret in what is printed.
+pub const MASK: &str = "***";
 
 /// Checks `text` against the grammar that a schema's `format` names. Unknown formats allow everything.
 pub fn check(format: &str, text: &str) -> Result<(), String> {
@@ -22,6 +26,10 @@ pub fn check(format: &str, text: &str) -> Result<(), String> {
         "origin" => check_origin(text),
         "channel-pattern" => replay::check_pattern(text),
         "directory" => check_directory(text),
+        "redis-url" => text.parse::<RedisUrl>().map(drop),
+        "redis-host" => check_host(text),
+        "redis-password" => check_password(text),
+        "redis-prefix" => check_prefix(text),
         _ => Ok(()),
     }
 }
@@ -95,7 +103,7 @@ fn check_app_key(text: &str) -> Result<(), String> {
 fn check_secret(text: &str) -> Result<(), String> {
     match text {
         "" => Err("is empty; `openssl rand -hex 32` makes a good one".to_owned()),
-        "***" => Err("is the mask that check-config prints, not the secret".to_owned()),
+        MASK => Err("is the mask that check-config prints, not the secret".to_owned()),
         _ => Ok(()),
     }
 }
@@ -138,7 +146,7 @@ pub fn split_list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }
 
-fn each<'de, D, T>(deserializer: D, parse: fn(&str) -> Result<T, String>) -> Result<Vec<T>, D::Error>
+pub fn each<'de, D, T>(deserializer: D, parse: fn(&str) -> Result<T, String>) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
 {
@@ -188,7 +196,7 @@ pub fn app_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
     })
 }
 
-fn list_schema(format: &str) -> Schema {
+pub fn list_schema(format: &str) -> Schema {
     json_schema!({
         "type": ["array", "string"],
         "format": format,

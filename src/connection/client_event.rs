@@ -8,11 +8,14 @@ use tidewire_protocol::channel_name::{Access, ChannelName};
 use tidewire_protocol::error::Refusal;
 use tidewire_protocol::{frame, server_message};
 
-use crate::app::{App, Settings};
+use crate::app::{App, PublishError, Settings};
 use crate::hub::{Overloaded, Publish};
 use crate::replay::publish::PublishDone;
 use crate::worker::mailbox::ConnectionRef;
 use crate::worker::state::State;
+
+const NOT_PASSED_ON: &str =
+    "Client event rejected - the other nodes cannot be reached, try again in a second";
 
 /// Passes the event on to the channel's other subscribers, or says why not.
 pub fn relay(state: &mut State, slot: u32, event: &str, channel: &str, data: Option<&RawValue>) {
@@ -46,9 +49,13 @@ pub fn relay(state: &mut State, slot: u32, event: &str, channel: &str, data: Opt
     };
     let result = app.relay(publish, || tell_failure(&app, sender));
     app.metrics.client_events.inc();
-    if result.is_err() {
-        state.node.metrics.mailbox_full.inc();
-        state.send_error(slot, None, &Overloaded.to_string());
+    match result {
+        Ok(()) => {}
+        Err(PublishError::Unreachable) => state.send_error(slot, None, NOT_PASSED_ON),
+        Err(_) => {
+            state.node.metrics.mailbox_full.inc();
+            state.send_error(slot, None, &Overloaded.to_string());
+        }
     }
 }
 
@@ -58,7 +65,7 @@ fn tell_failure(app: &App, sender: ConnectionRef) -> PublishDone {
     Box::new(move |published| {
         if let Err(error) = published {
             let text =
-                format!("Client event rejected - it could not be stored ({error}), try again in a second");
+                format!("Client event rejected - it could not be passed on ({error}), try again in a second");
             channels.send_to(sender, frame::encode_text(&server_message::error(None, &text)));
         }
     })

@@ -4,6 +4,7 @@
 //! connections need is boxed, so that an idle one stays small.
 
 mod client_event;
+mod joining;
 mod receive;
 mod resume;
 mod sign_in;
@@ -19,6 +20,7 @@ use crate::app::App;
 use crate::socket::{Input, Socket};
 use crate::token_bucket::TokenBucket;
 
+pub use self::joining::Joining;
 pub use self::receive::receive;
 pub use self::resume::Replaying;
 pub use self::task::ConnectionTask;
@@ -48,6 +50,8 @@ pub struct Connection {
     /// Of a connection that has asked for replay, or reads too slowly.
     pub replaying: Option<Box<Replaying>>,
     pub user: Option<Box<UserData>>,
+    /// In a cluster: what it waits for.
+    pub joining: Option<Box<Joining>>,
 }
 
 /// What the handshake told about the client.
@@ -107,6 +111,10 @@ impl Connection {
 
     pub fn replaying(&mut self) -> &mut Replaying {
         self.replaying.get_or_insert_default()
+    }
+
+    pub fn joining(&mut self) -> &mut Joining {
+        self.joining.get_or_insert_default()
     }
 
     pub fn is_open(&self) -> bool {

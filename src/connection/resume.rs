@@ -7,7 +7,7 @@ use tidewire_protocol::channel_name::ChannelName;
 use tidewire_protocol::error::Refusal;
 use tidewire_protocol::identity::{Overrides, OverridesError};
 use tidewire_protocol::message::Subscribe;
-use tidewire_protocol::position::Position;
+use tidewire_protocol::position::{Epoch, Position};
 use tidewire_protocol::replay::{OnGap, Reason, ReplayError, ReplayRequest, Rewind, Start};
 use tidewire_protocol::server_message::{self, ReplayAnswer, ReplayOutcome};
 
@@ -46,6 +46,8 @@ pub enum Beginning {
     /// After a message that it has, and to which the log reaches back.
     After {
         cursor: u64,
+        /// Of the log in which it was found.
+        epoch: Epoch,
         request: ReplayRequest,
     },
     /// Live, though it asked for what was before.
@@ -175,7 +177,8 @@ pub fn begin<'a>(
         let resolved = channel.and_then(|channel| channel.resolve(position, &retention, max_replay, now_ms));
         // Of what cannot be replayed, only the store knows what is left.
         if resolved == Some(Ok(())) {
-            return Ok(Some(Beginning::After { cursor: position.serial, request: asked }));
+            let Position { epoch, serial: cursor } = position;
+            return Ok(Some(Beginning::After { cursor, epoch, request: asked }));
         }
     }
     ask_store(state, slot, name, request, asked.start, retention, max_replay)?;
@@ -206,6 +209,24 @@ pub fn under_rule<'a>(
         (None, Beginning::After { request, .. }) => gap(channel, request, Reason::Disabled, None),
         _ => Ok(beginning),
     }
+}
+
+/// The beginning, unless the log became another one while the subscription waited for the cluster.
+pub fn upon_entering(
+    channel: &str,
+    beginning: Beginning,
+    head: Option<Position>,
+) -> Result<Beginning, ReplayRefused<'_>> {
+    let (Beginning::After { cursor, epoch, request }, Some(head)) = (beginning, head) else {
+        return Ok(beginning);
+    };
+    if head.epoch.nonce != epoch.nonce {
+        return gap(channel, request, Reason::StreamReset, None);
+    }
+    if head.epoch.generation > epoch.generation && head.serial < cursor {
+        return gap(channel, request, Reason::RolledBack, None);
+    }
+    Ok(beginning)
 }
 
 fn overrides_of(request: &Subscribe<'_>) -> Result<Overrides, OverridesError> {
@@ -276,7 +297,10 @@ impl State {
             _ => return,
         };
         let beginning = match resolved {
-            Ok(Resolved { verdict: Ok(cursor), .. }) => Ok(Beginning::After { cursor, request: asked }),
+            Ok(Resolved { verdict: Ok(cursor), bounds }) => {
+                let epoch = bounds.position().epoch;
+                Ok(Beginning::After { cursor, epoch, request: asked })
+            }
             Ok(Resolved { verdict: Err(reason), bounds }) => {
                 gap(&request.channel, asked, reason, Some(bounds.floor))
             }
@@ -290,7 +314,7 @@ impl State {
         let follower = match beginning {
             Beginning::Stock => return,
             Beginning::Live | Beginning::Gap { .. } => Follower::live(true, head),
-            Beginning::After { cursor, request } => {
+            Beginning::After { cursor, request, .. } => {
                 let target = Position { serial: head.serial.max(cursor), ..head };
                 Follower::resuming(cursor, target, request.not_from)
             }
@@ -312,4 +336,31 @@ pub fn answer_of(beginning: Beginning, head: Option<Position>) -> Option<ReplayA
         }
     };
     Some(ReplayAnswer { position, outcome })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(position: Position, on_gap: OnGap) -> Beginning {
+        let request = ReplayRequest { start: Start::After(position), on_gap, not_from: None };
+        Beginning::After { cursor: position.serial, epoch: position.epoch, request }
+    }
+
+    #[test]
+    fn a_log_that_became_another_one_meanwhile_is_not_gone_on_with() {
+        let at = |text: &str| text.parse::<Position>().unwrap();
+        let upon = |from, head, on_gap| upon_entering("c", after(at(from), on_gap), Some(at(head)));
+        let gap = |reason| Beginning::Gap { reason, oldest: None };
+        let live = OnGap::default();
+        for head in ["a.1:15", "a.1:20", "a.2:15", "a.2:16"] {
+            assert_eq!(upon("a.1:15", head, live).unwrap(), after(at("a.1:15"), live), "{head}");
+        }
+        // What was delivered may be behind what is stored.
+        assert_eq!(upon("a.2:15", "a.1:14", live).unwrap(), after(at("a.2:15"), live));
+        assert_eq!(upon("a.1:15", "b.1:20", live).unwrap(), gap(Reason::StreamReset));
+        assert_eq!(upon("a.1:15", "a.2:14", live).unwrap(), gap(Reason::RolledBack));
+        let refused = upon("a.1:15", "b.1:20", OnGap::Reject).unwrap_err();
+        assert_eq!(refused.reason(), Some(Reason::StreamReset));
+    }
 }

@@ -6,7 +6,7 @@ use tidewire_protocol::error::Refusal;
 use tidewire_protocol::identity::UserData;
 use tidewire_protocol::{auth, server_message};
 
-use super::Connection;
+use super::{Connection, joining};
 use crate::app::Settings;
 use crate::worker::state::State;
 
@@ -21,6 +21,15 @@ pub fn sign_in(state: &mut State, slot: u32, auth: &str, user_data: &str) {
         user.watchlist = Vec::new();
         user.watchlist_truncated = false;
     }
+    if app.cluster.is_some() {
+        return joining::begin_sign_in(state, slot, user, user_data);
+    }
+    signed_in(state, slot, user, user_data);
+}
+
+/// Makes the connection the user's, and tells the client.
+pub fn signed_in(state: &mut State, slot: u32, user: UserData, user_data: &str) {
+    let max_watchlist = state.at(slot).app.settings().limits.max_watchlist;
     let is_truncated = user.watchlist_truncated;
     if let Some(seconds) = user.replay.lifetime_seconds {
         state.limit_lifetime(slot, seconds);
@@ -28,7 +37,7 @@ pub fn sign_in(state: &mut State, slot: u32, auth: &str, user_data: &str) {
     state.become_user(slot, user);
     state.send_text(slot, &server_message::signin_success(user_data));
     if is_truncated {
-        state.refuse(slot, &Refusal::WatchlistTruncated { max_watchlist: settings.limits.max_watchlist });
+        state.refuse(slot, &Refusal::WatchlistTruncated { max_watchlist });
     }
     state.watch(slot);
 }
@@ -66,10 +75,12 @@ impl State {
         match connection.user.replace(Box::new(user)) {
             None => {
                 if let Some(user) = &connection.user {
-                    app.users.sign_in(&user.id, reference);
+                    app.touch_user(&user.id, app.users.sign_in(&user.id, reference));
                 }
             }
-            Some(old) => old.watchlist.iter().for_each(|id| app.users.unwatch(id, reference)),
+            Some(old) => {
+                old.watchlist.iter().for_each(|id| app.touch_user(id, app.users.unwatch(id, reference)));
+            }
         }
     }
 
@@ -97,9 +108,10 @@ impl State {
         let reference = self.reference(slot);
         let connection = self.at(slot);
         let Some(user) = connection.user.take() else { return };
-        connection.app.users.sign_out(&user.id, reference);
+        let app = Arc::clone(&connection.app);
+        app.touch_user(&user.id, app.users.sign_out(&user.id, reference));
         for id in &user.watchlist {
-            connection.app.users.unwatch(id, reference);
+            app.touch_user(id, app.users.unwatch(id, reference));
         }
     }
 }

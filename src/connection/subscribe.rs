@@ -7,12 +7,13 @@ use tidewire_protocol::channel_name::{Access, ChannelName};
 use tidewire_protocol::error::Refusal;
 use tidewire_protocol::identity::{Member, MemberLimits};
 use tidewire_protocol::message::Subscribe;
+use tidewire_protocol::position::Position;
 use tidewire_protocol::replay::Start;
 use tidewire_protocol::{frame, server_message};
 
 use super::resume::{self, Beginning, ReplayRefused};
-use super::{Connection, Library};
-use crate::app::Settings;
+use super::{Connection, Library, joining};
+use crate::app::{App, Settings};
 use crate::hub::Subscribed;
 use crate::hub::channel::{Channel, JoinLimits, JoinRefused, Joined, LogPosition};
 use crate::replay::store::StreamName;
@@ -31,6 +32,9 @@ pub fn subscribe(state: &mut State, slot: u32, request: &Subscribe<'_>) {
     };
     // What the URL asks for every subscription is for new ones.
     let goes_back = matches!(request.replay, Some(Ok(asked)) if asked.start != Start::Live);
+    if state.at(slot).joining.as_mut().is_some_and(|joining| joining.note_repeat(name.as_str())) {
+        return;
+    }
     if is_waiting(state, slot, name.as_str()) || (!goes_back && is_subscribed(state, slot, name.as_str())) {
         // The subscription that exists is untouched, so nobody hears of an error on the channel itself.
         return state.refuse(slot, &Refusal::AlreadySubscribed { channel: name.as_str() });
@@ -80,7 +84,8 @@ fn check(
 ) -> Result<Option<Member>, Refused> {
     let max_subscriptions = settings.limits.max_subscriptions_per_connection;
     let connection = state.at(slot);
-    let waiting = connection.replaying.as_ref().map_or(0, |replaying| replaying.waiting());
+    let waiting = connection.replaying.as_ref().map_or(0, |replaying| replaying.waiting())
+        + connection.joining.as_ref().map_or(0, |joining| joining.subscriptions());
     if connection.subscriptions.len() + waiting >= max_subscriptions
         && !is_subscribed(state, slot, name.as_str())
     {
@@ -106,11 +111,7 @@ fn join(
     if let Some(outcome) = beginning.outcome() {
         state.node.metrics.replay.count_resume(outcome);
     }
-    let replay = rule.and_then(|_| app.replay.get());
-    let position = replay.map(|replay| {
-        let stream = StreamName { app: app.id.clone(), channel: name.as_str().into() };
-        move || replay.position(&stream)
-    });
+    let position = log_position(&app, name.as_str());
     let log_position = position.as_ref().map(|position| position as LogPosition<'_>);
     if beginning != Beginning::Stock
         && let Some(channel) = app.channels.get(name.as_str())
@@ -118,18 +119,16 @@ fn join(
     {
         return go_back(state, slot, &channel, log_position, beginning);
     }
+    if app.cluster.is_some() {
+        return joining::join(state, slot, name, member, beginning);
+    }
     let limits = JoinLimits {
         max_members: settings.limits.max_presence_members,
         announce_count: settings.subscription_count,
     };
     let now_ms = state.node.clock.now_ms();
     match app.channels.subscribe(name, state.worker, member.as_ref(), limits, log_position, now_ms) {
-        Ok(subscribed) => {
-            if let Some(lifetime) = rule.and_then(|rule| rule.max_connection_lifetime) {
-                state.limit_lifetime(slot, lifetime.as_secs());
-            }
-            enter(state, slot, name, subscribed, member, beginning);
-        }
+        Ok(subscribed) => entered(state, slot, subscribed, member, beginning),
         Err(JoinRefused::TooManyMembers | JoinRefused::Gone) => {
             let max_members = limits.max_members;
             refuse(
@@ -140,6 +139,14 @@ fn join(
             );
         }
     }
+}
+
+/// Asks the store where the channel's log stands, if it has one.
+pub fn log_position<'a>(app: &'a App, channel: &str) -> Option<impl Fn() -> Position + use<'a>> {
+    app.settings().replay.rule(channel)?;
+    let replay = app.replay.get()?;
+    let stream = StreamName { app: app.id.clone(), channel: channel.into() };
+    Some(move || replay.position(&stream))
 }
 
 pub fn unsubscribe(state: &mut State, slot: u32, channel: &str) {
@@ -155,25 +162,35 @@ pub fn unsubscribe(state: &mut State, slot: u32, channel: &str) {
     };
     match position {
         Some(position) => state.unsubscribe(slot, position),
-        None if was_waiting => {}
+        None if was_waiting || joining::cancel(state, slot, channel) => {}
         None => state.refuse(slot, &Refusal::NotSubscribed { channel }),
     }
 }
 
 /// Tells the client that it is in, and what the channel remembers.
-fn enter(
+pub fn entered(
     state: &mut State,
     slot: u32,
-    name: ChannelName<'_>,
     subscribed: Subscribed,
     member: Option<Member>,
     beginning: Beginning,
 ) {
     let Subscribed { channel, joined: Joined { after, succeeded, cached, log_head, .. } } = subscribed;
-    if name.needs_auth() {
+    let lifetime = state
+        .at(slot)
+        .app
+        .settings()
+        .replay
+        .rule(channel.name())
+        .and_then(|rule| rule.max_connection_lifetime);
+    if let Some(lifetime) = lifetime {
+        state.limit_lifetime(slot, lifetime.as_secs());
+    }
+    if matches!(channel.access(), Access::Private | Access::Encrypted | Access::Presence) {
         state.at(slot).is_authorized = true;
     }
     let id = channel.id;
+    let miss = cached.is_some().then(|| server_message::cache_miss(channel.name()));
     state.add_subscription(slot, channel, after, member.map(|member| member.user_id));
     match resume::answer_of(beginning, log_head) {
         Some(answer) => state.send_text(slot, &server_message::with_replay(&succeeded, &answer)),
@@ -184,7 +201,7 @@ fn enter(
         // It is among what comes out of the log, or the client has it.
         Some(Some(_)) if matches!(beginning, Beginning::After { .. }) => {}
         Some(Some(frame)) => state.send(slot, &frame),
-        Some(None) => state.send_text(slot, &server_message::cache_miss(name.as_str())),
+        Some(None) => state.send_text(slot, &miss.unwrap_or_default()),
     }
     if let Some(head) = log_head {
         state.begin_following(slot, id, head, beginning);
@@ -209,7 +226,8 @@ fn go_back(
 }
 
 fn is_waiting(state: &mut State, slot: u32, channel: &str) -> bool {
-    state.at(slot).replaying.as_ref().is_some_and(|replaying| replaying.is_waiting_for(channel))
+    let replaying = state.at(slot).replaying.as_ref();
+    replaying.is_some_and(|replaying| replaying.is_waiting_for(channel))
 }
 
 fn is_subscribed(state: &mut State, slot: u32, channel: &str) -> bool {
@@ -313,12 +331,12 @@ impl Refused {
     }
 }
 
-fn refuse(state: &mut State, slot: u32, channel: &str, refusal: &Refusal<'_>) {
+pub fn refuse(state: &mut State, slot: u32, channel: &str, refusal: &Refusal<'_>) {
     refuse_with(state, slot, channel, &Refused::new(refusal, None));
 }
 
 /// Who asked for replay is told in the name of the channel, whatever its library: it must not take itself for live.
-fn refuse_replay(state: &mut State, slot: u32, channel: &str, refused: &ReplayRefused<'_>) {
+pub fn refuse_replay(state: &mut State, slot: u32, channel: &str, refused: &ReplayRefused<'_>) {
     if let Some(reason) = refused.reason() {
         state.node.metrics.replay.count_resume(Err(reason));
     }

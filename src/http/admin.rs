@@ -73,7 +73,7 @@ pub fn answer<B>(node: &Node, request: &Request<B>) -> Reply {
             respond::with_body(StatusCode::OK, HeaderValue::from_static(CONTENT_TYPE), node.metrics.encode())
         }
         _ => match Route::find(method, path) {
-            Ok(Route::Probe(probe)) => health::answer(probe, node.is_draining(), headers),
+            Ok(Route::Probe(probe)) => health::answer(probe, node.unreadiness(), headers),
             _ => Refusal::new(StatusCode::NOT_FOUND, WRONG_PORT).into_reply(headers),
         },
     }

@@ -6,8 +6,9 @@ use hyper::header::{HeaderMap, HeaderValue};
 
 use super::respond::{self, Refusal, Reply};
 use super::routes::Probe;
+use crate::node::Unready;
 
-pub fn answer(probe: Probe, is_draining: bool, request: &HeaderMap) -> Reply {
+pub fn answer(probe: Probe, unready: Option<Unready>, request: &HeaderMap) -> Reply {
     match probe {
         // soketi's and Reverb's words: probes and scripts compare them.
         Probe::Root | Probe::Live => ok(),
@@ -16,11 +17,16 @@ pub fn answer(probe: Probe, is_draining: bool, request: &HeaderMap) -> Reply {
             HeaderValue::from_static("application/json"),
             Bytes::from_static(br#"{"health":"OK"}"#),
         ),
-        Probe::Ready if is_draining => {
-            let text = "Tidewire is draining: send new connections elsewhere";
+        Probe::Ready => {
+            let text = match unready {
+                None => return ok(),
+                Some(Unready::Draining) => "Tidewire is draining: send new connections elsewhere",
+                Some(Unready::CutOff) => {
+                    "Tidewire has not reached Redis for longer than redis.unready_after: send new connections elsewhere"
+                }
+            };
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text).into_reply(request)
         }
-        Probe::Ready => ok(),
     }
 }
 
@@ -32,16 +38,17 @@ fn ok() -> Reply {
 mod tests {
     use super::*;
 
-    fn status(probe: Probe, is_draining: bool) -> u16 {
-        answer(probe, is_draining, &HeaderMap::new()).status().as_u16()
+    fn status(probe: Probe, unready: Option<Unready>) -> u16 {
+        answer(probe, unready, &HeaderMap::new()).status().as_u16()
     }
 
     #[test]
     fn a_draining_server_is_alive_but_not_ready() {
         for probe in [Probe::Root, Probe::Up, Probe::Live] {
-            assert_eq!(status(probe, true), 200, "{probe:?}");
+            assert_eq!(status(probe, Some(Unready::Draining)), 200, "{probe:?}");
         }
-        assert_eq!(status(Probe::Ready, false), 200);
-        assert_eq!(status(Probe::Ready, true), 503);
+        assert_eq!(status(Probe::Ready, None), 200);
+        assert_eq!(status(Probe::Ready, Some(Unready::Draining)), 503);
+        assert_eq!(status(Probe::Ready, Some(Unready::CutOff)), 503);
     }
 }

@@ -33,7 +33,7 @@ where
     let route = Route::find(&head.method, path);
     let answered = match route {
         Ok(Route::Api { app_id, call }) => api::answer(node, app_id, call, path, &head, body).await,
-        Ok(Route::Probe(probe)) => Ok(health::answer(probe, node.is_draining(), &head.headers)),
+        Ok(Route::Probe(probe)) => Ok(health::answer(probe, node.unreadiness(), &head.headers)),
         Ok(Route::Socket) => Err(upgrade_required()),
         Err(no_route) => {
             body::discard(body, &head.headers, node.config.max_request_body_bytes).await;

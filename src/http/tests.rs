@@ -39,7 +39,7 @@ impl Api {
         let mut config = Config::for_tests(Vec::new());
         change(&mut config, &mut app);
         config.apps = vec![app, AppConfig::new("43", "other-key", "other-secret")];
-        Self { node: Node::new(config, None, 1, Clock::default()) }
+        Self { node: Node::new(config, None, 1, Clock::default()).unwrap() }
     }
 
     async fn send(&self, method: &str, target: &str, body: &str) -> Answer {

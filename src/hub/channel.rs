@@ -3,6 +3,12 @@
 //! Everything that decides what a subscriber sees happens under the channel's one lock, the *order lock*:
 //! joining, leaving and publishing each take it once, so that every worker receives the channel's frames in
 //! the same order and a newcomer's snapshot joins the stream without a hole or a repetition.
+//!
+//! On a node of a cluster [`shared`] has what differs: subscribers enter when the others know, and what is published
+//! comes back from them.
+
+pub mod replica;
+pub mod shared;
 
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +20,7 @@ use tidewire_protocol::replay::Reason;
 use tidewire_protocol::socket_id::SocketId;
 use tidewire_protocol::{frame, server_message};
 
+use self::shared::Shared;
 use super::members::{Full, Members};
 use crate::replay::event::StoredEvent;
 use crate::replay::ring::Ring;
@@ -50,6 +57,8 @@ struct State {
     count: CountThrottle,
     /// Of a stored channel that somebody has joined: the end of its log, as far as it was delivered.
     ring: Option<Box<Ring>>,
+    /// On a node of a cluster; `members` and `subscriptions` are this node's.
+    shared: Option<Box<Shared>>,
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +116,8 @@ pub enum JoinRefused {
 /// A connection was removed from the channel.
 #[derive(Debug, Default)]
 pub struct Left {
+    /// The cluster has to be told.
+    pub is_changed: bool,
     /// Nothing keeps the channel any more.
     pub is_idle: bool,
     pub count_is_pending: bool,
@@ -128,19 +139,21 @@ pub struct CachedInfo {
 }
 
 /// What a publish adds to a cache channel.
+#[derive(Clone, Debug)]
 pub struct CacheEntry {
     pub data: Box<str>,
     pub expires_ms: u64,
 }
 
 impl Channel {
-    pub fn new(id: u64, name: ChannelName<'_>) -> Self {
+    pub fn new(id: u64, name: ChannelName<'_>, is_shared: bool) -> Self {
+        let state = State { shared: is_shared.then(Box::default), ..State::default() };
         Self {
             id,
             name: name.as_str().into(),
             access: name.access(),
             is_cache: name.is_cache(),
-            state: Mutex::default(),
+            state: Mutex::new(state),
         }
     }
 
@@ -150,6 +163,14 @@ impl Channel {
 
     pub fn access(&self) -> Access {
         self.access
+    }
+
+    pub fn is_presence(&self) -> bool {
+        self.access == Access::Presence
+    }
+
+    pub fn is_cache(&self) -> bool {
+        self.is_cache
     }
 
     /// Adds a connection of `worker`, with its member identity on a presence channel. On a stored one `log_position`
@@ -206,6 +227,11 @@ impl Channel {
         if worker_is_done {
             state.workers &= !(1 << worker);
         }
+        if state.shared.is_some() {
+            state.forget_member(user_id);
+            let is_changed = state.report();
+            return Left { is_changed, is_idle: state.is_idle(now_ms), count_is_pending: false };
+        }
         if let (Some(user_id), Some(members)) = (user_id, state.members.as_mut()) {
             let is_last = members.leave(user_id);
             if members.is_empty() {
@@ -217,7 +243,7 @@ impl Channel {
             }
         }
         let count_is_pending = announce_count && self.announce_count(&mut state, mailboxes, now_ms);
-        Left { is_idle: state.is_idle(now_ms), count_is_pending }
+        Left { is_changed: false, is_idle: state.is_idle(now_ms), count_is_pending }
     }
 
     /// Sends one encoded frame to all subscribers but `except`, and keeps `cache` on a cache channel.
@@ -362,7 +388,7 @@ impl Channel {
             return false;
         }
         let is_quiet = now_ms >= state.count.last_sent_ms + COUNT_THROTTLE_MS;
-        if state.subscriptions <= COUNT_THROTTLE_FROM || is_quiet {
+        if state.all_subscriptions() <= COUNT_THROTTLE_FROM || is_quiet {
             self.send_count(state, mailboxes, now_ms);
             return false;
         }
@@ -373,7 +399,7 @@ impl Channel {
     fn send_count(&self, state: &mut State, mailboxes: &[Mailbox], now_ms: u64) {
         state.count.last_sent_ms = now_ms;
         state.count.is_pending = false;
-        let text = server_message::subscription_count(&self.name, state.subscriptions as usize);
+        let text = server_message::subscription_count(&self.name, state.all_subscriptions() as usize);
         let audience =
             if self.access == Access::Encrypted { Audience::ExceptJava } else { Audience::Everyone };
         self.push(state, mailboxes, &text, audience);
@@ -426,8 +452,16 @@ impl State {
         true
     }
 
+    /// On all nodes, where there are others.
+    fn all_subscriptions(&self) -> u32 {
+        self.shared.as_ref().map_or(self.subscriptions, |shared| shared.count)
+    }
+
     fn is_idle(&self, now_ms: u64) -> bool {
-        self.subscriptions == 0 && self.live_cache(now_ms).is_none()
+        match &self.shared {
+            Some(shared) => shared.is_released(),
+            None => self.subscriptions == 0 && self.live_cache(now_ms).is_none(),
+        }
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Directory {
     mailboxes: Arc<[Mailbox]>,
     metrics: AppMetrics,
     cached_events: AtomicUsize,
+    /// On a node of a cluster.
+    is_shared: bool,
     /// Channels whose `subscription_count` waits for its throttle: at most one entry per channel.
     pending_counts: Mutex<Vec<Arc<Channel>>>,
 }
@@ -49,6 +51,14 @@ pub struct Publish<'a> {
     pub except: Option<SocketId>,
     /// How long a cache channel keeps the event; `None` for client events, which are never cached.
     pub cache_ttl_ms: Option<u64>,
+}
+
+impl Publish<'_> {
+    /// As subscribers get it.
+    pub fn frame(&self) -> Bytes {
+        let text = server_message::channel_event(self.event, self.channel.as_str(), self.data, self.user_id);
+        frame::encode_text(&text)
+    }
 }
 
 /// Whether an event is kept on its channel.
@@ -80,8 +90,9 @@ pub struct Subscribed {
 }
 
 impl Directory {
-    pub fn new(mailboxes: Arc<[Mailbox]>, metrics: AppMetrics) -> Self {
+    pub fn new(mailboxes: Arc<[Mailbox]>, metrics: AppMetrics, is_shared: bool) -> Self {
         Self {
+            is_shared,
             channels: DashSet::new(),
             mailboxes,
             metrics,
@@ -122,7 +133,7 @@ impl Directory {
         }
     }
 
-    /// Takes a connection of `worker` out of the channel.
+    /// Takes a connection of `worker` out of the channel. True when a cluster has to be told.
     pub fn unsubscribe(
         &self,
         channel: &Arc<Channel>,
@@ -131,7 +142,7 @@ impl Directory {
         user_id: Option<&str>,
         announce_count: bool,
         now_ms: u64,
-    ) {
+    ) -> bool {
         let left = channel.leave(worker, worker_is_done, user_id, announce_count, &self.mailboxes, now_ms);
         if left.count_is_pending {
             lock(&self.pending_counts).push(Arc::clone(channel));
@@ -139,6 +150,16 @@ impl Directory {
         if left.is_idle {
             self.remove_idle(channel, now_ms);
         }
+        left.is_changed
+    }
+
+    /// Sends the channel's count when its throttle allows it.
+    pub fn await_count(&self, channel: &Arc<Channel>) {
+        lock(&self.pending_counts).push(Arc::clone(channel));
+    }
+
+    pub fn mailboxes(&self) -> &Arc<[Mailbox]> {
+        &self.mailboxes
     }
 
     /// Sends an event to every subscriber but `except`. `max_cached_events` bounds the app's cache entries.
@@ -157,9 +178,7 @@ impl Directory {
         if !self.has_room() {
             return Err(Overloaded);
         }
-        let text =
-            server_message::channel_event(event.event, event.channel.as_str(), event.data, event.user_id);
-        let frame = frame::encode_text(&text);
+        let frame = event.frame();
         self.deliver(found, &event, caching, now_ms, |channel, entry| {
             channel.publish(frame.clone(), event.except, entry, None, &self.mailboxes)
         });
@@ -304,12 +323,13 @@ impl Directory {
         self.has_cache_room(max_cached_events) || channel.info(now_ms).cached.is_some()
     }
 
-    fn get_or_create(&self, name: ChannelName<'_>) -> Arc<Channel> {
+    pub fn get_or_create(&self, name: ChannelName<'_>) -> Arc<Channel> {
         loop {
             if let Some(channel) = self.get(name.as_str()) {
                 return channel;
             }
-            let channel = Arc::new(Channel::new(NEXT_CHANNEL_ID.fetch_add(1, Ordering::Relaxed), name));
+            let channel =
+                Arc::new(Channel::new(NEXT_CHANNEL_ID.fetch_add(1, Ordering::Relaxed), name, self.is_shared));
             if self.channels.insert(ByName(Arc::clone(&channel))) {
                 self.metrics.channels.inc();
                 return channel;
@@ -318,7 +338,8 @@ impl Directory {
         }
     }
 
-    fn remove_idle(&self, channel: &Arc<Channel>, now_ms: u64) {
+    /// Drops a channel that nobody needs any more.
+    pub fn remove_idle(&self, channel: &Arc<Channel>, now_ms: u64) {
         let mut retired = None;
         self.channels.remove_if(channel.name(), |entry| {
             retired = if Arc::ptr_eq(&entry.0, channel) { channel.retire(now_ms) } else { None };
@@ -363,7 +384,7 @@ mod tests {
     use crate::telemetry::metrics::Metrics;
 
     fn directory() -> Directory {
-        Directory::new(Arc::from([Mailbox::new(1000)]), Metrics::new().app("1"))
+        Directory::new(Arc::from([Mailbox::new(1000)]), Metrics::new().app("1"), false)
     }
 
     fn name(text: &str) -> ChannelName<'_> {

@@ -37,6 +37,25 @@ impl Members {
         Ok(true)
     }
 
+    /// Adds a connection of this node, whatever the limit: the cluster keeps it. True when the others do not know it.
+    pub fn join_here(&mut self, member: &Member) -> bool {
+        if let Some(present) = self.0.get_mut(&*member.user_id) {
+            present.connections += 1;
+            let text = |info: &Option<Box<RawValue>>| info.as_deref().map(|info| info.get().to_owned());
+            let differs = text(&present.info) != text(&member.user_info);
+            present.info.clone_from(&member.user_info);
+            return differs;
+        }
+        let present = Present { connections: 1, info: member.user_info.clone() };
+        self.0.insert(Arc::from(&*member.user_id), present);
+        true
+    }
+
+    /// The `user_info` of a user who is there.
+    pub fn get(&self, user_id: &str) -> Option<Option<&RawValue>> {
+        self.0.get(user_id).map(|present| present.info.as_deref())
+    }
+
     /// Removes a connection of the user; true when it was the last.
     pub fn leave(&mut self, user_id: &str) -> bool {
         let Some(present) = self.0.get_mut(user_id) else { return false };

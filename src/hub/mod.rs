@@ -8,4 +8,4 @@ pub mod members;
 mod users;
 
 pub use directory::{Directory, Overloaded, Publish, Subscribed};
-pub use users::Users;
+pub use users::{IsChanged, Users};

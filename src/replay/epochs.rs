@@ -32,7 +32,8 @@ fn nonce_of(stream: &StreamName, store: u64) -> u64 {
     (hash >> NONCE_BITS) ^ (hash & ((1 << NONCE_BITS) - 1))
 }
 
-fn position_of(stream: &StreamName, position: Position) -> Position {
+/// An engine's position as clients see it.
+pub fn position_of(stream: &StreamName, position: Position) -> Position {
     let epoch = Epoch { nonce: nonce_of(stream, position.epoch.nonce), ..position.epoch };
     Position { epoch, ..position }
 }
@@ -41,17 +42,23 @@ fn stamp_of(stream: &StreamName, stamp: Stamp) -> Stamp {
     Stamp { position: position_of(stream, stamp.position), ..stamp }
 }
 
+fn appended_of(stream: &StreamName, appended: Appended) -> Appended {
+    match appended {
+        Appended::Stored(stamp) => Appended::Stored(stamp_of(stream, stamp)),
+        Appended::Repeat(position) => Appended::Repeat(position_of(stream, position)),
+        Appended::Conflict => Appended::Conflict,
+    }
+}
+
 impl Store for ChannelEpochs {
     fn append(&self, batch: &[Append], now_ms: u64) -> Result<Vec<Appended>, StoreError> {
-        let mut appended = self.0.append(batch, now_ms)?;
-        for (one, Append { stream, .. }) in appended.iter_mut().zip(batch) {
-            *one = match *one {
-                Appended::Stored(stamp) => Appended::Stored(stamp_of(stream, stamp)),
-                Appended::Repeat(position) => Appended::Repeat(position_of(stream, position)),
-                Appended::Conflict => Appended::Conflict,
-            };
-        }
-        Ok(appended)
+        let appended = self.0.append(batch, now_ms)?.into_iter().zip(batch);
+        Ok(appended.map(|(one, Append { stream, .. })| appended_of(stream, one)).collect())
+    }
+
+    fn append_each(&self, batch: &[Append], now_ms: u64) -> Vec<Result<Appended, StoreError>> {
+        let outcomes = self.0.append_each(batch, now_ms).into_iter().zip(batch);
+        outcomes.map(|(one, Append { stream, .. })| one.map(|one| appended_of(stream, one))).collect()
     }
 
     fn conflicts(&self, message: &Append, now_ms: u64) -> bool {

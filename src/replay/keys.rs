@@ -4,6 +4,8 @@ use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 
+use data_encoding::HEXLOWER;
+use md5::{Digest, Md5};
 use tidewire_protocol::channel_name::ENCRYPTED_CHANNEL_PREFIX;
 use tidewire_protocol::position::{Epoch, Position};
 
@@ -39,6 +41,30 @@ impl<'a> Keyed<'a> {
             user_id: content.user_id.as_deref(),
             except: content.except,
         })
+    }
+}
+
+impl Keyed<'_> {
+    /// Stands for the message's content on every node of a cluster, as [`Fingerprint`] does in this process.
+    pub fn digest(&self) -> String {
+        let except = self.except.map(u64::to_be_bytes);
+        let parts: [&[u8]; 4] = [
+            self.event.as_bytes(),
+            self.told_apart_data().as_bytes(),
+            self.user_id.unwrap_or_default().as_bytes(),
+            except.as_ref().map_or(&[], |bits| bits),
+        ];
+        let mut digest = Md5::new();
+        for part in parts {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+        HEXLOWER.encode(&digest.finalize())
+    }
+
+    /// SDKs encrypt with a new nonce each time: the same event never has the same data.
+    fn told_apart_data(&self) -> &str {
+        if self.channel.starts_with(ENCRYPTED_CHANNEL_PREFIX) { "" } else { self.data }
     }
 }
 
@@ -97,11 +123,10 @@ impl Keys {
     }
 
     pub fn fingerprint(&self, message: &Keyed<'_>) -> Fingerprint {
-        let Keyed { app, channel, id, event, data, user_id, except } = message;
+        let Keyed { app, channel, id, event, user_id, except, .. } = message;
         let [high, low] = &self.hashers;
         let key = (app, channel, id);
-        // SDKs encrypt with a new nonce each time: the same event never has the same data.
-        let data = if channel.starts_with(ENCRYPTED_CHANNEL_PREFIX) { "" } else { data };
+        let data = message.told_apart_data();
         Fingerprint {
             key: u128::from(high.hash_one(key)) << 64 | u128::from(low.hash_one(key)),
             content: high.hash_one((event, data, user_id, except)),

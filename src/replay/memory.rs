@@ -125,7 +125,7 @@ impl Inner {
     }
 
     fn append(&mut self, append: &Append, now_ms: u64) -> Appended {
-        let Append { stream, content, inactivity_ttl_ms } = append;
+        let Append { stream, content, inactivity_ttl_ms, .. } = append;
         let print = Keyed::new(stream, content).map(|keyed| self.keys.fingerprint(&keyed));
         match print.map(|print| self.keys.look_up(print, now_ms)) {
             Some(Known::Conflict) => return Appended::Conflict,

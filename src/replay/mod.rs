@@ -9,6 +9,7 @@
 //! page, resolve, read ─► readers (2 threads) ───────┘
 //! ```
 
+mod catch_up;
 mod epochs;
 pub mod event;
 pub mod follower;
@@ -20,6 +21,7 @@ pub mod memory;
 pub mod pages;
 pub mod publish;
 mod readers;
+pub mod redis;
 pub mod ring;
 pub mod sqlite;
 pub mod store;
@@ -43,15 +45,18 @@ use self::maintenance::Maintenance;
 use self::memory::MemoryStore;
 use self::pages::Pages;
 use self::readers::{Reader, Resolve};
+use self::redis::RedisStore;
 use self::sqlite::SqliteStore;
 use self::store::{Append, Caps, Location, Retention, Stats, Store, StreamName};
 use self::writer::{Pending, Purge, Writer};
 use crate::clock::Clock;
 use crate::config::{OnStoreError, ReplayConfig, StoreKind};
+use crate::fanout::cluster::Cluster;
 use crate::sync::lock;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::mailbox::Mailbox;
 
+pub use self::catch_up::Missed;
 pub use self::handle::ReplayHandle;
 pub use self::pages::{Page, PageDone, PageEntry};
 pub use self::readers::{ReadJob, ResolveDone, Resolved};
@@ -77,6 +82,9 @@ pub struct Replay {
     threads: Mutex<Vec<JoinHandle<()>>>,
     clock: Clock,
     on_store_error: OnStoreError,
+    pages: Arc<Pages>,
+    /// Other nodes write to the log, too, and deliveries come from all of them by way of Redis.
+    is_shared: bool,
 }
 
 impl Replay {
@@ -87,14 +95,27 @@ impl Replay {
         clock: Clock,
         mailboxes: Arc<[Mailbox]>,
         metrics: Arc<Metrics>,
+        cluster: Option<&Arc<Cluster>>,
     ) -> anyhow::Result<Arc<Self>> {
-        let store = open(config, caps, unix_ms(&clock))?;
-        Self::with_store(store, config.on_store_error, clock, mailboxes, metrics)
+        let store = open(config, caps, unix_ms(&clock), cluster)?;
+        let is_shared = config.store == StoreKind::Redis;
+        Self::start_with(store, is_shared, config.on_store_error, clock, mailboxes, metrics)
     }
 
-    /// Starts the threads for an engine.
+    /// Starts the threads for an engine that only this process writes to.
     pub fn with_store(
         store: Arc<dyn Store>,
+        on_store_error: OnStoreError,
+        clock: Clock,
+        mailboxes: Arc<[Mailbox]>,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Arc<Self>> {
+        Self::start_with(store, false, on_store_error, clock, mailboxes, metrics)
+    }
+
+    fn start_with(
+        store: Arc<dyn Store>,
+        is_shared: bool,
         on_store_error: OnStoreError,
         clock: Clock,
         mailboxes: Arc<[Mailbox]>,
@@ -112,6 +133,8 @@ impl Replay {
             threads: Mutex::default(),
             clock,
             on_store_error,
+            pages: Arc::clone(&pages),
+            is_shared,
         };
         replay.start_threads(&pages, &mailboxes, &metrics).context("cannot start the threads of replay")?;
         Ok(Arc::new(replay))
@@ -212,6 +235,21 @@ impl Replay {
         self.reads.push(readers::Job::Read(job))
     }
 
+    /// Whether other nodes write to the log, and deliver what is in it.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// What was read of a stream may not be what is in its log any more: another node has purged it.
+    pub fn forget_pages(&self, stream: &StreamName) {
+        self.pages.forget(stream);
+    }
+
+    /// As [`forget_pages`](Self::forget_pages), of every stream: the log's server is another one.
+    pub fn forget_all_pages(&self) {
+        self.pages.forget_all();
+    }
+
     pub fn set_caps(&self, caps: &Caps) {
         self.store.set_caps(caps);
     }
@@ -272,9 +310,20 @@ impl Drop for Replay {
     }
 }
 
-fn open(config: &ReplayConfig, caps: &Caps, now_ms: u64) -> anyhow::Result<Arc<dyn Store>> {
+fn open(
+    config: &ReplayConfig,
+    caps: &Caps,
+    now_ms: u64,
+    cluster: Option<&Arc<Cluster>>,
+) -> anyhow::Result<Arc<dyn Store>> {
     let location = match config.store {
         StoreKind::Memory => return Ok(Arc::new(MemoryStore::new(caps))),
+        StoreKind::Redis => {
+            let cluster = cluster.context("replay.store redis needs redis.url")?;
+            let store = RedisStore::open(cluster.transport().clone(), cluster.prefix(), caps, now_ms)
+                .context("cannot open the replay store in Redis")?;
+            return Ok(Arc::new(store));
+        }
         StoreKind::Sqlite => Location { directory: config.dir.clone(), durability: config.durability },
     };
     let directory = location.directory.display();

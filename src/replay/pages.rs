@@ -358,7 +358,7 @@ impl fmt::Debug for Request {
 #[cfg(test)]
 mod tests {
     use super::super::memory::MemoryStore;
-    use super::super::store::{Append, Caps, Content};
+    use super::super::store::{Append, Caps, Content, Hints};
     use super::*;
 
     const CHANNELS: u64 = 64;
@@ -374,7 +374,12 @@ mod tests {
         let data: Box<str> = format!("\"{}\"", "x".repeat(2000)).into();
         let content = Content { id: None, event: "e".into(), data, user_id: None, except: None };
         for number in 0..CHANNELS {
-            let append = Append { stream: stream(number), content: content.clone(), inactivity_ttl_ms: 0 };
+            let append = Append {
+                stream: stream(number),
+                content: content.clone(),
+                inactivity_ttl_ms: 0,
+                hints: Hints::default(),
+            };
             store.append(&vec![append; PAGE_MESSAGES], 1).unwrap();
         }
         store

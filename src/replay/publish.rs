@@ -7,9 +7,9 @@ use tidewire_protocol::position::Position;
 use tidewire_protocol::{DataToken, SocketId, frame, server_message};
 
 use super::event::StoredEvent;
-use super::store::{Append, Appended, Content, StoreError, StreamName};
+use super::store::{Append, Appended, Content, Hints, Retention, StoreError, StreamName};
 use super::{Busy, Replay};
-use crate::config::OnStoreError;
+use crate::config::{OnStoreError, ReplayRule};
 use crate::hub::{Directory, Publish};
 
 /// What became of a message for a stored channel.
@@ -80,9 +80,16 @@ pub fn publish(
 }
 
 /// An event as the store takes it. `id` is the publisher's idempotency key.
-pub fn append_of(app_id: &str, event: &Publish<'_>, id: Option<&str>, inactivity_ttl_ms: u64) -> Append {
+pub fn append_of(app_id: &str, event: &Publish<'_>, id: Option<&str>, rule: &ReplayRule) -> Append {
+    let Retention { window_ms, max_messages, max_bytes, inactivity_ttl_ms } = rule.retention();
     Append {
         inactivity_ttl_ms,
+        hints: Hints {
+            max_messages,
+            max_bytes,
+            window_ms,
+            cache_ttl_ms: event.cache_ttl_ms.filter(|_| event.channel.is_cache()),
+        },
         stream: StreamName { app: app_id.into(), channel: event.channel.as_str().into() },
         content: Content {
             id: id.map(Box::from),
@@ -97,6 +104,8 @@ pub fn append_of(app_id: &str, event: &Publish<'_>, id: Option<&str>, inactivity
 impl Delivery {
     fn appended(self, appended: Result<Appended, StoreError>) -> Result<Published, StoreError> {
         match appended {
+            // The store has sent it to all nodes, this one among them.
+            Ok(Appended::Stored(stamp)) if self.replay.is_shared() => Ok(Published::Stored(stamp.position)),
             Ok(Appended::Stored(stamp)) => {
                 let event =
                     StoredEvent::new(self.plain.clone(), stamp, self.id.clone(), self.except, self.size);
@@ -109,7 +118,7 @@ impl Delivery {
             Ok(Appended::Repeat(position)) => Ok(Published::Repeat(position)),
             Ok(Appended::Conflict) => Ok(Published::Conflict),
             Err(StoreError::Full | StoreError::Unavailable(_))
-                if self.replay.on_store_error() == OnStoreError::LiveOnly =>
+                if self.replay.on_store_error() == OnStoreError::LiveOnly && !self.replay.is_shared() =>
             {
                 // First the generation ends, so that nobody takes a position from before for the whole story.
                 self.replay.skip(&self.stream);

@@ -50,6 +50,18 @@ pub struct Append {
     pub content: Content,
     /// What was there before is not replayed any more if the last message is older than this; 0 = no such limit.
     pub inactivity_ttl_ms: u64,
+    pub hints: Hints,
+}
+
+/// What an engine may make use of when a message comes. None of it says what is replayed: [`Retention`] does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// What the rule keeps of the channel; 0 = unknown.
+    pub max_messages: u64,
+    pub max_bytes: u64,
+    pub window_ms: u64,
+    /// Of cache channels: how long the event is kept for later subscribers.
+    pub cache_ttl_ms: Option<u64>,
 }
 
 /// What became of an [`Append`].
@@ -196,6 +208,14 @@ pub trait Store: Debug + Send + Sync {
     /// Stores a batch whole or not at all, and tells what became of each message, in their order. One thread at a
     /// time calls it. When it returns, every read sees the batch, and `kill -9` cannot undo it.
     fn append(&self, batch: &[Append], now_ms: u64) -> Result<Vec<Appended>, StoreError>;
+
+    /// As [`append`](Self::append), for an engine that may store a part of the batch: what became of each message.
+    fn append_each(&self, batch: &[Append], now_ms: u64) -> Vec<Result<Appended, StoreError>> {
+        match self.append(batch, now_ms) {
+            Ok(appended) => appended.into_iter().map(Ok).collect(),
+            Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
 
     /// Whether the message's id is known to belong to another message, so that appending it would come to
     /// [`Appended::Conflict`]. Never waits for the disk.

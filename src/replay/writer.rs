@@ -270,33 +270,41 @@ impl Writer {
     }
 
     fn write(&self, batch: &mut Batch) {
-        let outcome = match self.health.failure() {
-            Some(failure) => Err(failure),
+        let outcomes = match self.health.failure() {
+            Some(failure) => batch.appends.iter().map(|_| Err(failure.clone())).collect(),
             None => self.append(&batch.appends),
         };
         batch.appends.clear();
-        match outcome {
-            Ok(appended) => {
-                let _hold = Hold::new(&self.mailboxes);
-                batch.dones.drain(..).zip(appended).for_each(|(done, appended)| done(Ok(appended)))
+        let mut failed = Vec::new();
+        {
+            let _hold = outcomes.iter().any(Result::is_ok).then(|| Hold::new(&self.mailboxes));
+            for (done, outcome) in batch.dones.drain(..).zip(outcomes) {
+                match outcome {
+                    Ok(_) => done(outcome),
+                    Err(error) => failed.push((done, error)),
+                }
             }
-            // Nobody waits for the others: each may have to be noted as skipped.
-            Err(error) => batch.dones.drain(..).for_each(|done| done(Err(error.clone()))),
         }
+        // Nobody waits for the others: each may have to be noted as skipped. What failed of a stream came after what
+        // was stored of it.
+        failed.into_iter().for_each(|(done, error)| done(Err(error)));
     }
 
-    fn append(&self, appends: &[Append]) -> Result<Vec<Appended>, StoreError> {
+    fn append(&self, appends: &[Append]) -> Vec<Result<Appended, StoreError>> {
         let started = Instant::now();
-        let outcome = self.store.append(appends, unix_ms(&self.clock));
+        let outcomes = self.store.append_each(appends, unix_ms(&self.clock));
         let metrics = &self.metrics.replay;
         metrics.append_seconds.observe(started.elapsed().as_secs_f64());
         metrics.batch_messages.observe(appends.len() as f64);
-        self.health.note_append(&outcome);
-        match &outcome {
-            Ok(appended) => appended.iter().for_each(|appended| self.count(appended)),
-            Err(_) => drop(metrics.failed.inc_by(appends.len() as u64)),
+        let error = outcomes.iter().find_map(|outcome| outcome.as_ref().err());
+        self.health.note_append(&error.map_or(Ok(()), |error| Err(error.clone())));
+        for outcome in &outcomes {
+            match outcome {
+                Ok(appended) => self.count(appended),
+                Err(_) => drop(metrics.failed.inc()),
+            }
         }
-        outcome
+        outcomes
     }
 
     fn count(&self, appended: &Appended) {

@@ -236,7 +236,10 @@ mod tests {
             let request = StreamRequest::parse(&Query(query), None, 200).unwrap();
             let (places, on_gap) = (Places::of(&request), request.on_gap);
             let translation = Translation { places, on_gap, out: Vec::new(), error: None, is_over: false };
-            Self { node: Node::new(Config::for_tests(Vec::new()), None, 1, Clock::default()), translation }
+            Self {
+                node: Node::new(Config::for_tests(Vec::new()), None, 1, Clock::default()).unwrap(),
+                translation,
+            }
         }
 
         /// What comes out when this is said.

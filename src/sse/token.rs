@@ -76,7 +76,14 @@ mod tests {
     const NOW: i64 = 1_700_000_000;
 
     fn apps(configs: Vec<AppConfig>) -> Apps {
-        Apps::new(configs, Arc::from([]), Arc::new(Metrics::new()), Clock::default(), ReplayHandle::default())
+        Apps::new(
+            configs,
+            Arc::from([]),
+            Arc::new(Metrics::new()),
+            Clock::default(),
+            ReplayHandle::default(),
+            None,
+        )
     }
 
     fn demo() -> AppConfig {

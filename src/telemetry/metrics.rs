@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+use super::fanout_metrics::FanoutMetrics;
 use super::process::ProcessCollector;
 use super::replay_metrics::ReplayMetrics;
 
@@ -30,6 +31,7 @@ pub struct Metrics {
     pub http_connections: Gauge,
     /// 1 while the server drains.
     pub draining: Gauge,
+    pub fanout: FanoutMetrics,
     pub replay: ReplayMetrics,
     config_reloads: Family<ResultLabels, Counter>,
 }
@@ -74,6 +76,7 @@ impl Metrics {
             ),
             http_connections: add(r, "tidewire_http_connections", "Open connections that speak HTTP"),
             draining: add(r, "tidewire_draining", "1 while the server drains, otherwise 0"),
+            fanout: FanoutMetrics::register(r),
             replay: ReplayMetrics::register(r),
             config_reloads: add(r, "tidewire_config_reloads", "Reloads of the configuration, by result"),
             registry,

@@ -1,5 +1,6 @@
 //! What an operator sees of a running server: logs, metrics.
 
+pub mod fanout_metrics;
 pub mod logs;
 pub mod metrics;
 mod process;

@@ -51,6 +51,10 @@ pub struct ReplayMetrics {
 pub struct LateGauge(Family<[(&'static str, &'static str); 0], Gauge>);
 
 impl LateGauge {
+    pub(super) fn new(family: Family<[(&'static str, &'static str); 0], Gauge>) -> Self {
+        Self(family)
+    }
+
     pub fn set(&self, value: i64) {
         self.0.get_or_create(&[]).set(value);
     }

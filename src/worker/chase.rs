@@ -221,6 +221,21 @@ impl State {
         accepted
     }
 
+    /// All subscribers of a channel have lost their place; those that never asked for one do not notice.
+    pub fn log_broke(&mut self, channel: u64, head: Position, reason: Reason) {
+        let Some((subscribers, _)) = self.delivery_parts(channel) else { return };
+        let Some(followers) = &subscribers.followers else { return };
+        let (lost, name) =
+            (followers.keys().copied().collect::<Vec<u32>>(), subscribers.channel.name().to_owned());
+        for slot in lost {
+            let Some(follower) = self.follower(slot, channel) else { continue };
+            follower.reset(head);
+            if follower.is_positioned {
+                self.send_text(slot, &server_message::replay_reset(&name, head.epoch, head.serial, reason));
+            }
+        }
+    }
+
     /// The subscriber has lost its place: it goes on live, and knows. One that never asked cannot be told, and is
     /// closed as a slow client of any other channel.
     fn reset(&mut self, slot: u32, id: u64, reason: Reason) {

@@ -42,6 +42,8 @@ impl Worker {
                     Job::Deliver(_) => {}
                     Job::Send(connection, frame) => self.send(connection, &frame),
                     Job::Log(connection, answer) => self.state().log_answered(connection, *answer),
+                    Job::LogBroke { channel, head, reason } => self.state().log_broke(channel, head, reason),
+                    Job::Enter(connection, ticket) => self.enter(connection, ticket),
                     Job::Terminate(connection) => self.terminate(connection),
                     Job::CloseApp(app) => self.close_app(&app),
                     Job::Drain => drop(tokio::task::spawn_local(drain::drain(Rc::clone(self)))),
@@ -72,6 +74,13 @@ impl Worker {
         let mut state = self.state();
         if state.connection_mut(connection.slot, connection.generation).is_some() {
             state.send(connection.slot, frame);
+        }
+    }
+
+    fn enter(&self, connection: ConnectionRef, ticket: u32) {
+        let mut state = self.state();
+        if state.connection_mut(connection.slot, connection.generation).is_some_and(|c| c.is_open()) {
+            state.enter(connection.slot, ticket);
         }
     }
 

@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use tidewire_protocol::position::Position;
+use tidewire_protocol::replay::Reason;
 use tidewire_protocol::socket_id::SocketId;
 use tokio::sync::Notify;
 
@@ -57,6 +59,14 @@ pub enum Job {
     Terminate(ConnectionRef),
     /// The log's answer to a connection that reads from it.
     Log(ConnectionRef, Box<LogAnswer>),
+    /// The log of this channel is not the one that its subscribers know: they go on after `head`.
+    LogBroke {
+        channel: u64,
+        head: Position,
+        reason: Reason,
+    },
+    /// A connection with this ticket may try again to enter a channel, or to sign in.
+    Enter(ConnectionRef, u32),
     /// The app is gone from the configuration, or was disabled: close all its connections.
     CloseApp(Arc<App>),
     /// Close every connection with 4200 over the drain window.

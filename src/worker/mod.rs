@@ -137,6 +137,7 @@ impl Worker {
             input: None,
             replaying: replay.map(|request| Box::new(Replaying::asking(request))),
             user: None,
+            joining: None,
         });
         if settings.authorized_connections {
             state.expect_authorization(slot, limits.authorization_timeout_seconds);

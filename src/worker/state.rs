@@ -251,6 +251,7 @@ impl State {
 
     /// Ends everything that others could notice of this connection.
     fn leave_hub(&mut self, slot: u32) {
+        self.stop_joining(slot);
         self.unsubscribe_all(slot);
         self.forget_user(slot);
         self.forget_lifetime(slot);
@@ -323,7 +324,9 @@ impl State {
         app.metrics.subscriptions.dec();
         let member = gone.member.as_deref().map(|id| &**id);
         let announce = app.settings().subscription_count;
-        app.channels.unsubscribe(&channel, self.worker, is_done, member, announce, self.node.clock.now_ms());
+        let now_ms = self.node.clock.now_ms();
+        let is_changed = app.channels.unsubscribe(&channel, self.worker, is_done, member, announce, now_ms);
+        app.touch_channel(&channel, is_changed);
     }
 
     fn unsubscribe_all(&mut self, slot: u32) {

@@ -156,7 +156,10 @@ impl Client {
 
     pub async fn sign_in(&mut self, user_data: &str) -> Event {
         self.send_signin(user_data).await;
-        self.expect("pusher:signin_success").await
+        let success = self.expect("pusher:signin_success").await;
+        // Watchers on other nodes hear of it a moment later.
+        self.rest.settle().await;
+        success
     }
 
     pub async fn trigger(&mut self, event: &str, channel: &str, data: Value) {
@@ -278,6 +281,7 @@ impl Client {
         loop {
             let event = self.next_event().await;
             if event.is("pusher_internal:subscription_succeeded", &marker) {
+                self.rest.settle().await;
                 self.rest.publish(&marker, "marker", "").await;
             } else if event.is("marker", &marker) {
                 break;

@@ -2,6 +2,8 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part of the harness")]
 
 pub mod client;
+pub mod nodes;
+pub mod redis;
 pub mod rest;
 pub mod sign;
 pub mod websocket;
@@ -13,6 +15,7 @@ use tidewire::Server;
 use tidewire::config::{AppConfig, Config};
 
 pub use client::{Client, Event, error_message, member};
+pub use nodes::Nodes;
 pub use rest::{HttpConnection, Rest};
 pub use sign::Credentials;
 pub use websocket::{Frame, Handshake, PATIENCE, Upgrade, WebSocket};
@@ -63,6 +66,7 @@ impl TestServer {
             clock: self.server.clock().clone(),
             credentials: Credentials::default(),
             prefix: self.prefix.clone(),
+            settled: None,
         }
     }
 
@@ -88,16 +92,7 @@ impl TestServer {
 
     /// Upgrades and must be told why it may not stay: error frame, close frame, equal codes.
     pub async fn refused(&self, upgrade: Upgrade) -> Refusal {
-        let mut socket = upgrade.send(self.addr()).await.upgraded();
-        let Frame::Text(text) = socket.next_frame().await else { panic!("the first frame is text") };
-        let event = Event::parse(&text);
-        assert_eq!(event.event, "pusher:error", "{text}");
-        let code = event.frame["data"]["code"].as_u64().unwrap_or_else(|| panic!("a number: {text}"));
-        let code = u16::try_from(code).expect("a close code has 16 bits");
-        error_message(&event, Some(code));
-        let Frame::Close(close_code, _) = socket.next_frame().await else { panic!("a close frame follows") };
-        assert_eq!(close_code, Some(code), "error frame and close frame agree");
-        Refusal { code, frame: text }
+        Refusal::of(upgrade.send(self.addr()).await).await
     }
 
     /// The code with which this target is refused.
@@ -119,6 +114,22 @@ impl TestServer {
 pub struct Refusal {
     pub code: u16,
     pub frame: String,
+}
+
+impl Refusal {
+    /// What the server says after this upgrade: error frame, close frame, equal codes.
+    pub async fn of(handshake: Handshake) -> Self {
+        let mut socket = handshake.upgraded();
+        let Frame::Text(text) = socket.next_frame().await else { panic!("the first frame is text") };
+        let event = Event::parse(&text);
+        assert_eq!(event.event, "pusher:error", "{text}");
+        let code = event.frame["data"]["code"].as_u64().unwrap_or_else(|| panic!("a number: {text}"));
+        let code = u16::try_from(code).expect("a close code has 16 bits");
+        error_message(&event, Some(code));
+        let Frame::Close(close_code, _) = socket.next_frame().await else { panic!("a close frame follows") };
+        assert_eq!(close_code, Some(code), "error frame and close frame agree");
+        Self { code, frame: text }
+    }
 }
 
 pub fn demo_app() -> AppConfig {

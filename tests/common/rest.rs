@@ -1,6 +1,7 @@
 //! A publisher of the HTTP API whose signature can be broken in every part.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tidewire::clock::Clock;
@@ -18,7 +19,12 @@ pub struct Rest {
     pub credentials: Credentials,
     /// Deployment prefix: on the wire, never signed.
     pub prefix: String,
+    /// Of a cluster; one node knows at once what it did.
+    pub settled: Option<Settled>,
 }
+
+/// Whether all nodes have told the others of everything that has happened on them.
+pub type Settled = Arc<dyn Fn() -> bool + Send + Sync>;
 
 impl Rest {
     pub fn get(&self, path: &str) -> Request {
@@ -33,6 +39,16 @@ impl Rest {
         self.request("DELETE", path, Vec::new())
     }
 
+    /// Waits until what clients were told can be read, and is on its way to all of them.
+    pub async fn settle(&self) {
+        let Some(settled) = &self.settled else { return };
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !settled() {
+            assert!(tokio::time::Instant::now() < deadline, "Redis does not have what the nodes have");
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+
     fn request(&self, method: &str, path: &str, body: Vec<u8>) -> Request {
         let now = self.clock.unix_millis() / 1000;
         let mut params = vec![
@@ -44,7 +60,7 @@ impl Rest {
             params.push(("body_md5".to_owned(), md5_hex(&body)));
         }
         Request {
-            addr: self.addr,
+            rest: self.clone(),
             method: method.into(),
             wire_path: format!("{}{path}", self.prefix),
             signed_path: path.into(),
@@ -94,7 +110,7 @@ type WireQuery = Box<dyn Fn(&[(String, String)], &str) -> String + Send>;
 
 /// A request that is right until a test makes it wrong.
 pub struct Request {
-    addr: SocketAddr,
+    rest: Rest,
     method: String,
     wire_path: String,
     signed_path: String,
@@ -203,7 +219,11 @@ impl Request {
     }
 
     pub async fn send(self) -> Response {
-        let mut connection = HttpConnection::open(self.addr).await;
+        // Of a cluster, a node reads what the others told it, and they have told it a moment later.
+        if self.method == "GET" || find(&self.wire_body, b"\"info\"").is_some() {
+            self.rest.settle().await;
+        }
+        let mut connection = HttpConnection::open(self.rest.addr).await;
         connection.exchange(self).await
     }
 }

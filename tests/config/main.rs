@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test may panic")]
 
+mod redis;
 mod replay;
 
 use std::path::{Path, PathBuf};

@@ -43,7 +43,7 @@ fn replay_is_off_on_or_a_list_of_rules() {
 fn a_mistake_in_a_replay_setting_is_told_with_what_was_meant() {
     let (_folder, mut sources) = file(
         "replay-problems",
-        r#"{"replay": {"store": "redis", "dir": "", "max_bytes": "4GB", "rules": []},
+        r#"{"replay": {"store": "reddis", "dir": "", "max_bytes": "4GB", "rules": []},
             "apps": [{"id":1,"key":"a","secret":"s1","window":"1h","replay":"yes"},
                      {"id":2,"key":"b","secret":"s2","replay":{"max_bytes":-1,"rules":[
                         {"match":"","window":"0","max_messages":0,"max_bytes":"1B","inactivity_ttl":"2y"},
@@ -83,7 +83,7 @@ fn a_mistake_in_a_replay_setting_is_told_with_what_was_meant() {
         "replay.dir: is empty, expected a directory".to_owned(),
         format!(r#"replay.max_bytes: expected {size}, of at least 16MiB, got "4GB""#),
         r#"replay.rules: unknown key here, it belongs to "apps[].replay""#.to_owned(),
-        r#"replay.store: expected one of "sqlite", "memory", got "redis""#.to_owned(),
+        r#"replay.store: expected one of "sqlite", "memory", "redis", got "reddis""#.to_owned(),
     ];
     expected.sort_unstable();
     assert_eq!(found, expected);

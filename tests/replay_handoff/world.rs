@@ -102,7 +102,7 @@ impl Default for World {
 }
 
 fn new_channel() -> Arc<Channel> {
-    Arc::new(Channel::new(1, ChannelName::parse("orders", 200).unwrap()))
+    Arc::new(Channel::new(1, ChannelName::parse("orders", 200).unwrap(), false))
 }
 
 fn socket_id(client: usize, connection: u32) -> SocketId {

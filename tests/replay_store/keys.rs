@@ -4,11 +4,11 @@ use tidewire::replay::keys::IDEMPOTENCY_WINDOW_MS;
 use tidewire::replay::store::{Appended, Content, Store};
 
 use super::support::{
-    ALL, MINUTE, SECOND, T0, append_one, directory, image, keyed, on_both_engines, open, serials, stamp,
+    ALL, MINUTE, SECOND, T0, append_one, directory, image, keyed, on_every_engine, open, serials, stamp,
     stream,
 };
 
-on_both_engines!(
+on_every_engine!(
     a_repeated_key_is_not_stored_again,
     a_key_with_other_content_is_refused,
     a_batch_is_checked_against_itself,

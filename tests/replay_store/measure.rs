@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tidewire::replay::sqlite::SqliteStore;
 use tidewire::replay::store::{
-    Append, Caps, Content, Durability, Location, Range, Retention, Store, StreamName,
+    Append, Caps, Content, Durability, Hints, Location, Range, Retention, Store, StreamName,
 };
 
 use super::support::{
@@ -90,7 +90,12 @@ fn channel(number: u64) -> StreamName {
 
 fn batch(from: u64, size: u64) -> Vec<Append> {
     (from..from + size)
-        .map(|number| Append { stream: channel(number), content: kilobyte(number), inactivity_ttl_ms: 0 })
+        .map(|number| Append {
+            stream: channel(number),
+            content: kilobyte(number),
+            inactivity_ttl_ms: 0,
+            hints: Hints::default(),
+        })
         .collect()
 }
 

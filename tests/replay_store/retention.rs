@@ -6,10 +6,10 @@ use tidewire_protocol::replay::Reason;
 
 use super::support::{
     EVERYTHING, HOUR, MINUTE, SECOND, T0, append, append_one, content, directory, fill, floor, head, message,
-    on_both_engines, open, stream,
+    on_every_engine, open, stream,
 };
 
-on_both_engines!(
+on_every_engine!(
     count,
     bytes,
     age,

@@ -6,10 +6,10 @@ use tidewire_protocol::replay::{Generation, Reason};
 
 use super::support::{
     ALL, EVERYTHING, HOUR, MINUTE, T0, append, append_one, content, directory, fill, floor, head, image,
-    keyed, message, messages, on_both_engines, open, read, resolve, serials, stamp, stream,
+    keyed, message, messages, on_every_engine, open, read, resolve, serials, stamp, stream,
 };
 
-on_both_engines!(
+on_every_engine!(
     serials_are_contiguous_in_each_stream,
     a_message_is_read_back_as_it_was_stored,
     time_never_goes_back_in_a_stream,

@@ -1,16 +1,21 @@
 //! Stores to try out, and short ways to ask them.
 
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tidewire::replay::memory::MemoryStore;
+use tidewire::replay::redis::RedisStore;
 use tidewire::replay::sqlite::SqliteStore;
 use tidewire::replay::store::{
-    Append, Appended, Caps, Content, Direction, Durability, Entry, Location, Message, Range, Retention,
-    Stamp, Store, StoreError, StreamName,
+    Append, Appended, Caps, Content, Direction, Durability, Entry, Hints, Location, Message, Range,
+    Retention, Stamp, Store, StoreError, StreamName,
 };
 use tidewire_protocol::position::Position;
+
+use crate::fixture::RedisServer;
+use crate::link::Link;
 
 pub const SECOND: u64 = 1_000;
 pub const MINUTE: u64 = 60 * SECOND;
@@ -45,8 +50,8 @@ pub fn directory() -> TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
-/// Defines each test for both engines.
-macro_rules! on_both_engines {
+/// Defines each test for every engine.
+macro_rules! on_every_engine {
     ($($test:ident),+ $(,)?) => {
         mod memory {
             $(#[test]
@@ -61,9 +66,26 @@ macro_rules! on_both_engines {
                 super::$test(&crate::support::open(directory.path(), crate::support::T0));
             })+
         }
+        mod redis {
+            $(#[test]
+            fn $test() {
+                super::$test(&crate::support::redis(&crate::support::caps()));
+            })+
+        }
     };
 }
-pub(crate) use on_both_engines;
+pub(crate) use on_every_engine;
+
+/// A log of its own in the Redis that all tests share.
+pub fn redis(caps: &Caps) -> RedisStore {
+    static SERVER: LazyLock<(RedisServer, Link)> = LazyLock::new(|| {
+        let server = RedisServer::start();
+        let link = Link::start(&server.config());
+        (server, link)
+    });
+    let prefix = format!("test-{:x}", rand::random::<u64>());
+    RedisStore::open_on_own_clock(SERVER.1.transport.clone(), &prefix, caps, T0).expect("the store opens")
+}
 
 pub fn memory() -> MemoryStore {
     MemoryStore::new(&caps())
@@ -88,7 +110,7 @@ pub fn content(data: &str) -> Content {
 }
 
 pub fn message(stream: &StreamName, data: &str) -> Append {
-    Append { stream: stream.clone(), content: content(data), inactivity_ttl_ms: 0 }
+    Append { stream: stream.clone(), content: content(data), inactivity_ttl_ms: 0, hints: Hints::default() }
 }
 
 pub fn keyed(stream: &StreamName, id: &str, data: &str) -> Append {
@@ -96,6 +118,7 @@ pub fn keyed(stream: &StreamName, id: &str, data: &str) -> Append {
         stream: stream.clone(),
         content: Content { id: Some(id.into()), ..content(data) },
         inactivity_ttl_ms: 0,
+        hints: Hints::default(),
     }
 }
 

@@ -4,6 +4,7 @@ pub mod catch_up;
 pub mod chat;
 pub mod churn;
 pub mod client_events;
+pub mod cluster;
 pub mod fan_out;
 pub mod handshake;
 pub mod latency;

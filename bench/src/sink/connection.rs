@@ -10,6 +10,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::tally::Tally;
 use crate::control::Dialect;
+use crate::roster::{self, Roster};
 use crate::{api, frame};
 
 /// The key of RFC 6455's example and the answer that goes with it.
@@ -26,6 +27,10 @@ pub struct Connection {
     /// Events since the last verification.
     pub events: u64,
     last_sequence: u64,
+    /// Itself, as a member of a presence channel.
+    pub own: Roster,
+    /// Who is in the presence channel, as far as it was told.
+    pub roster: Roster,
     /// The beginning of a frame whose rest has not come yet; nearly always empty.
     partial: Vec<u8>,
 }
@@ -66,8 +71,16 @@ impl Connection {
             Dialect::Pusher { channels, .. } => number % channels,
         };
         let stream = TcpStream::from_std(socket.into());
-        let stage = Stage::Connecting;
-        Ok(Connection { stream, stage, channel, events: 0, last_sequence: 0, partial: Vec::new() })
+        Ok(Connection {
+            stream,
+            stage: Stage::Connecting,
+            channel,
+            events: 0,
+            last_sequence: 0,
+            own: Roster::default(),
+            roster: Roster::default(),
+            partial: Vec::new(),
+        })
     }
 
     /// The socket reports something: connect on, or read until nothing is left.
@@ -172,6 +185,12 @@ impl Connection {
             self.events += 1;
             return tally.event(text, &mut self.last_sequence);
         }
+        if self.stage == Stage::Ready && text.starts_with(roster::CHANGE) {
+            let before = self.roster.members;
+            self.roster.change(text)?;
+            tally.learn(before, self.roster.members);
+            return Ok(());
+        }
         #[derive(Deserialize)]
         struct Protocol {
             event: String,
@@ -187,7 +206,13 @@ impl Connection {
                 let subscribe = self.subscribe(&frame.data, dialect)?;
                 self.write(&frame::client(frame::TEXT, subscribe.as_bytes()))?;
             }
-            (Stage::Subscribing, "pusher_internal:subscription_succeeded") => self.stage = Stage::Ready,
+            (Stage::Subscribing, "pusher_internal:subscription_succeeded") => {
+                if self.own != Roster::default() {
+                    self.roster = Roster::list(frame.data.as_str().unwrap_or_default())?;
+                    tally.learn(0, self.roster.members);
+                }
+                self.stage = Stage::Ready;
+            }
             (Stage::Greeting, other) => bail!("{other} before connection_established"),
             // Members, counts, pings: part of the protocol, not what is counted.
             _ => {}
@@ -195,7 +220,7 @@ impl Connection {
         Ok(())
     }
 
-    fn subscribe(&self, established: &serde_json::Value, dialect: &Dialect) -> Result<String> {
+    fn subscribe(&mut self, established: &serde_json::Value, dialect: &Dialect) -> Result<String> {
         #[derive(Deserialize)]
         struct Established {
             socket_id: String,
@@ -211,6 +236,7 @@ impl Connection {
             let signature = api::sign(secret, &format!("{socket_id}:{channel}"));
             data["auth"] = format!("{key}:{signature}").into();
         } else if prefix.starts_with("presence-") {
+            self.own.add(socket_id.as_bytes());
             let member = serde_json::json!({ "user_id": socket_id }).to_string();
             let signature = api::sign(secret, &format!("{socket_id}:{channel}:{member}"));
             data["auth"] = format!("{key}:{signature}").into();

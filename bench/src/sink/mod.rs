@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::child::print_line;
-use crate::control::{Dialect, Expected, Open, SinkCommand, SinkReply};
+use crate::control::{Dialect, Expected, Open, Rosters, SinkCommand, SinkReply};
 use connection::{Connection, Stage};
 use tally::Tally;
 use task::{Chatting, Task};
@@ -139,6 +139,10 @@ impl Sink {
             SinkCommand::Await { events, timeout_ms } => {
                 Task::Awaiting { events, deadline: now + Duration::from_millis(timeout_ms) }
             }
+            SinkCommand::AwaitMembers { members, timeout_ms } => {
+                Task::AwaitingMembers { members, deadline: now + Duration::from_millis(timeout_ms) }
+            }
+            SinkCommand::Rosters => return print_line(&SinkReply::Rosters(self.rosters()?)),
             SinkCommand::Verify(expected) => Task::Verifying { expected, at: now + GRACE },
             SinkCommand::Chatter(chatter) => {
                 let prefix = match self.open.as_ref().map(|open| &open.dialect) {
@@ -185,6 +189,23 @@ impl Sink {
             self.connections.push(connection);
         }
         Ok(())
+    }
+
+    /// By channel.
+    fn rosters(&self) -> Result<Vec<Rosters>> {
+        let channels = self.connections.iter().map(|connection| connection.channel + 1).max().unwrap_or(0);
+        let mut rosters = vec![Rosters::default(); channels];
+        for (index, connection) in self.connections.iter().enumerate() {
+            let channel = &mut rosters[connection.channel];
+            channel.own = channel.own.and(connection.own);
+            let seen = *channel.seen.get_or_insert(connection.roster);
+            anyhow::ensure!(
+                seen == connection.roster,
+                "connection {index} has {:?}, others of its channel {seen:?}",
+                connection.roster
+            );
+        }
+        Ok(rosters)
     }
 
     fn verify(&mut self, expected: &Expected) -> Result<()> {

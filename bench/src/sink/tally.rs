@@ -17,6 +17,8 @@ const LONGEST_MICROSECONDS: u64 = 60_000_000;
 pub struct Tally {
     /// Events over all connections since the last verification.
     pub events: u64,
+    /// Members of presence channels that are known, over all connections.
+    pub members: u64,
     /// Whether sampled frames of a connection must carry rising sequence numbers.
     ordered: bool,
     /// The last event frame that was sampled.
@@ -47,6 +49,11 @@ impl Tally {
             self.last_event = Some(String::from_utf8_lossy(frame).into_owned());
         }
         Ok(())
+    }
+
+    /// A connection that knew of so many members knows of more, or fewer.
+    pub fn learn(&mut self, before: u64, after: u64) {
+        self.members = self.members.wrapping_add(after).wrapping_sub(before);
     }
 
     pub fn start_timing(&mut self) -> Result<()> {

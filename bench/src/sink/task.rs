@@ -15,6 +15,7 @@ pub enum Task {
     Idle,
     Opening { ready: usize, since: Instant, deadline: Instant },
     Awaiting { events: u64, deadline: Instant },
+    AwaitingMembers { members: u64, deadline: Instant },
     Verifying { expected: Expected, at: Instant },
     Chatting { chatting: Chatting, deadline: Instant },
     Closing { left: usize, deadline: Instant },
@@ -110,6 +111,15 @@ impl Sink {
                     print_line(&SinkReply::Reached)?;
                 } else if now > *deadline {
                     bail!("only {} of {events} events arrived in time", self.tally.events);
+                }
+                done
+            }
+            Task::AwaitingMembers { members, deadline } => {
+                let done = self.tally.members == *members;
+                if done {
+                    print_line(&SinkReply::Reached)?;
+                } else if now > *deadline {
+                    bail!("the lists have {} of {members} members", self.tally.members);
                 }
                 done
             }

@@ -12,8 +12,9 @@ use tidewire_protocol::position::Position;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::store_error;
+use super::{link_error, store_error};
 use crate::app::{App, PublishError, Published, Receipt};
+use crate::fanout::cluster::{LinkError, Once, Sending};
 use crate::http::respond::{Hint, Refusal, Reply};
 use crate::node::Node;
 use crate::replay::keys::IDEMPOTENCY_WINDOW_MS;
@@ -64,6 +65,11 @@ pub async fn publish(
     events: &[Trigger<'_>],
     key: Option<&str>,
 ) -> Result<Kept, Refusal> {
+    let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
+    app.take_triggers(count).map_err(over_rate)?;
+    if let Some(channel) = conflict(app, events, key).await {
+        return Err(Failure::Conflict(channel.into()).refusal(node, 0, deliveries_of(events)));
+    }
     let mut sent = send(node, app, events, key)?;
     if !sent.pending.is_empty() {
         sent.settle().await;
@@ -76,15 +82,20 @@ pub async fn publish(
 }
 
 /// A delivery on its way through the log.
-#[derive(Debug)]
 struct Pending {
     number: usize,
     channel: Box<str>,
     wants_position: bool,
-    published: oneshot::Receiver<Result<Published, StoreError>>,
+    published: Awaited,
 }
 
-#[derive(Debug, Default)]
+/// Where it is on its way.
+enum Awaited {
+    Log(oneshot::Receiver<Result<Published, StoreError>>),
+    Cluster(Sending),
+}
+
+#[derive(Default)]
 struct Sent {
     total: usize,
     kept: Kept,
@@ -95,16 +106,9 @@ struct Sent {
 
 /// One synchronous turn: workers are woken when all is queued.
 fn send(node: &Node, app: &App, events: &[Trigger<'_>], key: Option<&str>) -> Result<Sent, Refusal> {
-    let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
-    app.take_triggers(count).map_err(over_rate)?;
-    let mut sent = Sent { total: events.iter().map(|event| event.channels.len()).sum(), ..Sent::default() };
-    if sent.total > 1 {
-        if !node.mailboxes.iter().all(Mailbox::has_room) {
-            return Err(Failure::Overloaded.refusal(node, 0, sent.total));
-        }
-        if let Some(channel) = conflict(app, events, key) {
-            return Err(Failure::Conflict(channel.into()).refusal(node, 0, sent.total));
-        }
+    let mut sent = Sent { total: deliveries_of(events), ..Sent::default() };
+    if sent.total > 1 && !node.mailboxes.iter().all(Mailbox::has_room) {
+        return Err(Failure::Overloaded.refusal(node, 0, sent.total));
     }
     let _hold = (sent.total > 1).then(|| Hold::new(&node.mailboxes));
     let mut number = 0;
@@ -118,12 +122,10 @@ fn send(node: &Node, app: &App, events: &[Trigger<'_>], key: Option<&str>) -> Re
                     sent.kept.count += 1;
                     sent.kept.repeats += 1;
                 }
-                Ok(Receipt::Pending(published)) => sent.pending.push(Pending {
-                    number,
-                    channel: Box::from(&**channel),
-                    wants_position: event.info.position,
-                    published,
-                }),
+                Ok(Receipt::Pending(published)) => {
+                    sent.wait(number, channel, event.info.position, Awaited::Log(published));
+                }
+                Ok(Receipt::Sending(sending)) => sent.wait(number, channel, false, Awaited::Cluster(sending)),
                 Err(error) => {
                     sent.failure = Some(Failure::of(error, channel));
                     return Ok(sent);
@@ -135,11 +137,26 @@ fn send(node: &Node, app: &App, events: &[Trigger<'_>], key: Option<&str>) -> Re
     Ok(sent)
 }
 
+fn deliveries_of(events: &[Trigger<'_>]) -> usize {
+    events.iter().map(|event| event.channels.len()).sum()
+}
+
 impl Sent {
+    fn wait(&mut self, number: usize, channel: &str, wants_position: bool, published: Awaited) {
+        self.pending.push(Pending { number, channel: channel.into(), wants_position, published });
+    }
+
     /// Waits for what is pending. It was queued in order, so it is done in order.
     async fn settle(&mut self) {
         let deadline = Instant::now() + STORE_DEADLINE;
         for Pending { number, channel, wants_position, published } in std::mem::take(&mut self.pending) {
+            let published = match published {
+                Awaited::Log(published) => published,
+                Awaited::Cluster(sending) => {
+                    self.note_sending(sending.await, channel);
+                    continue;
+                }
+            };
             let Ok(published) = tokio::time::timeout_at(deadline, published).await else {
                 self.fail(Failure::Store(StoreError::Unavailable(NO_ANSWER.to_owned())));
                 return;
@@ -171,6 +188,17 @@ impl Sent {
         }
     }
 
+    /// It has a deadline of its own.
+    fn note_sending(&mut self, sent: Result<Once, LinkError>, channel: Box<str>) {
+        match sent {
+            Ok(Once::Conflict) => return self.fail(Failure::Conflict(channel)),
+            Err(error) => return self.fail(Failure::Link(error)),
+            Ok(Once::Repeat) => self.kept.repeats += 1,
+            Ok(Once::Published) => {}
+        }
+        self.kept.count += 1;
+    }
+
     /// A conflict outweighs the rest: sending the same again would not help.
     fn fail(&mut self, failure: Failure) {
         if self.failure.is_none() || matches!(failure, Failure::Conflict(_)) {
@@ -185,14 +213,19 @@ fn key_of<'a>(event: &'a Trigger<'_>, of_request: Option<&'a str>) -> Option<&'a
 
 /// The first channel for which a key was used before with another event: then nothing of the request is published.
 /// What others publish meanwhile is found out when it is kept.
-fn conflict<'a>(app: &App, events: &'a [Trigger<'_>], key: Option<&'a str>) -> Option<&'a str> {
+async fn conflict<'a>(app: &App, events: &'a [Trigger<'_>], key: Option<&'a str>) -> Option<&'a str> {
+    if deliveries_of(events) <= 1 {
+        // Publishing it finds out.
+        return None;
+    }
     let mut seen: HashMap<(&str, &str), &Trigger<'_>> = HashMap::new();
     for event in events {
         let Some(key) = key_of(event, key) else { continue };
         for channel in &event.channels {
             let other = seen.insert((&**channel, key), event);
             let differs = other.is_some_and(|other| !is_same(channel, other, event));
-            if differs || app.key_conflicts(channel.name(), &event.name, &event.data, event.socket_id, key) {
+            let conflicts = app.key_conflicts(channel.name(), &event.name, &event.data, event.socket_id, key);
+            if differs || conflicts.await {
                 return Some(channel);
             }
         }
@@ -213,6 +246,7 @@ enum Failure {
     /// On this channel.
     Conflict(Box<str>),
     Store(StoreError),
+    Link(LinkError),
 }
 
 impl Failure {
@@ -220,6 +254,7 @@ impl Failure {
         match error {
             PublishError::Overloaded => Self::Overloaded,
             PublishError::Conflict => Self::Conflict(channel.into()),
+            PublishError::Unreachable => Self::Link(LinkError::Down),
         }
     }
 
@@ -243,6 +278,7 @@ impl Failure {
                 Refusal::new(StatusCode::CONFLICT, text)
             }
             Self::Store(error) => store_error::refusal(&error, &Extent { kept, total }.to_string()),
+            Self::Link(error) => link_error::refusal(&error, &Extent { kept, total }.to_string()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod deliveries;
 mod history;
+mod link_error;
 mod publish;
 mod read;
 mod store_error;
@@ -68,15 +69,15 @@ where
             let channel = decoded(channel)?;
             publish::legacy(node, request.read_legacy(&channel, &body)?, &head.headers).await
         }
-        Call::Channels => read::channels(&request),
-        Call::Channel { channel } => read::channel(&request, &decoded(channel)?),
-        Call::ChannelUsers { channel } => read::channel_users(&request, &decoded(channel)?),
+        Call::Channels => read::channels(&request).await,
+        Call::Channel { channel } => read::channel(&request, &decoded(channel)?).await,
+        Call::ChannelUsers { channel } => read::channel_users(&request, &decoded(channel)?).await,
         Call::History { channel } => history::read(request, &decoded(channel)?).await,
         Call::Purge { channel } => history::purge(request, &decoded(channel)?).await,
         Call::HistoryState { channel } => history::state(request, &decoded(channel)?).await,
-        Call::LegacyStats { channel } => read::legacy_stats(&request, &decoded(channel)?),
-        Call::Connections => Ok(read::connections(&request)),
-        Call::TerminateUser { user_id } => Ok(users::terminate(&request, &decoded(user_id)?)),
+        Call::LegacyStats { channel } => read::legacy_stats(&request, &decoded(channel)?).await,
+        Call::Connections => read::connections(&request).await,
+        Call::TerminateUser { user_id } => users::terminate(&request, &decoded(user_id)?).await,
     }
 }
 

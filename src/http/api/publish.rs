@@ -2,11 +2,13 @@
 
 use hyper::StatusCode;
 use hyper::header::HeaderMap;
-use tidewire_protocol::http_api::{Batch, Trigger, check_idempotency_key};
+use tidewire_protocol::ChannelName;
+use tidewire_protocol::http_api::{Batch, Info, Trigger, check_idempotency_key};
 
 use super::deliveries;
 use super::read::{Attributes, ByName, attributes};
 use super::verify::{Verified, bad_request};
+use crate::app::App;
 use crate::http::respond::{self, Refusal, Reply};
 use crate::node::Node;
 
@@ -24,13 +26,21 @@ pub async fn trigger(
     if event.info.is_empty() {
         return Ok(kept.mark(respond::empty_object()));
     }
-    let settings = app.settings();
-    let channels = event.channels.iter().enumerate().map(|(number, channel)| {
-        let found = app.channel_info(channel.name());
-        let attributes = attributes(channel.name(), event.info, &found, &settings);
-        (&**channel, attributes.at(kept.position(number)))
-    });
-    Ok(kept.mark(respond::json(&ChannelsReply { channels: ByName(channels.collect()) })))
+    let mut channels = Vec::with_capacity(event.channels.len());
+    for (number, channel) in event.channels.iter().enumerate() {
+        let attributes = attributes_of(app, channel.name(), event.info).await;
+        channels.push((&**channel, attributes.at(kept.position(number))));
+    }
+    Ok(kept.mark(respond::json(&ChannelsReply { channels: ByName(channels) })))
+}
+
+/// What was asked for beside a publish. The event is delivered: what cannot be found out then is left out.
+async fn attributes_of(app: &App, channel: ChannelName<'_>, info: Info) -> Attributes {
+    if !(info.user_count || info.subscription_count) {
+        return Attributes::default();
+    }
+    let found = app.channel_info(channel).await.unwrap_or_default();
+    attributes(channel, info, &found, &app.settings())
 }
 
 pub async fn batch(
@@ -48,16 +58,17 @@ pub async fn batch(
     if events.iter().all(|event| event.info.is_empty()) {
         return Ok(kept.mark(respond::empty_object()));
     }
-    let settings = app.settings();
     // As many items as were sent, in their order: Go decodes an array by position.
-    let batch = events.iter().enumerate().map(|(number, event)| match event.channels.first() {
-        Some(channel) if !event.info.is_empty() => {
-            let found = app.channel_info(channel.name());
-            attributes(channel.name(), event.info, &found, &settings).at(kept.position(number))
-        }
-        _ => Attributes::default(),
-    });
-    Ok(kept.mark(respond::json(&BatchReply { batch: batch.collect() })))
+    let mut batch = Vec::with_capacity(events.len());
+    for (number, event) in events.iter().enumerate() {
+        batch.push(match event.channels.first() {
+            Some(channel) if !event.info.is_empty() => {
+                attributes_of(app, channel.name(), event.info).await.at(kept.position(number))
+            }
+            _ => Attributes::default(),
+        });
+    }
+    Ok(kept.mark(respond::json(&BatchReply { batch })))
 }
 
 pub async fn legacy(

@@ -9,12 +9,15 @@ use tidewire_protocol::http_api::Info;
 use tidewire_protocol::position::Position;
 
 use super::verify::{Verified, bad_request};
+use super::{link_error, store_error};
 use crate::config::AppConfig;
 use crate::http::respond::{self, Refusal, Reply};
 use crate::hub::channel::{CachedInfo, ChannelInfo};
 
+const NOTHING_READ: &str = "nothing was read";
+
 /// Every occupied channel, with the attributes that were asked for.
-pub fn channels(request: &Verified<'_>) -> Result<Reply, Refusal> {
+pub async fn channels(request: &Verified<'_>) -> Result<Reply, Refusal> {
     let info = info(request)?;
     let prefix = request.query.get("filter_by_prefix").unwrap_or("");
     if info.user_count && !prefix.starts_with("presence-") {
@@ -33,7 +36,7 @@ pub fn channels(request: &Verified<'_>) -> Result<Reply, Refusal> {
             "info should be a comma separated list of attributes (user_count, subscription_count); position is only told of a single channel",
         ));
     }
-    let mut occupied = request.app.occupied_channels(prefix);
+    let mut occupied = request.app.occupied_channels(prefix).await.map_err(link_error::unreadable)?;
     occupied.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     let max_length = request.settings.limits.max_channel_name_length;
     let channels = occupied.into_iter().map(|(name, found)| {
@@ -48,7 +51,7 @@ pub fn channels(request: &Verified<'_>) -> Result<Reply, Refusal> {
 }
 
 /// One channel; one that nobody ever used is not occupied, not missing.
-pub fn channel(request: &Verified<'_>, name: &str) -> Result<Reply, Refusal> {
+pub async fn channel(request: &Verified<'_>, name: &str) -> Result<Reply, Refusal> {
     let name = channel_name(request, name)?;
     let info = info(request)?;
     if info.user_count && !name.is_presence() {
@@ -67,8 +70,13 @@ pub fn channel(request: &Verified<'_>, name: &str) -> Result<Reply, Refusal> {
     if info.cache && !name.is_cache() {
         return Err(refuse("Cannot retrieve the cache unless the channel is a cache channel"));
     }
-    let found = request.app.channel_info(name);
-    let position = if info.position { request.app.position(name) } else { None };
+    let found = request.app.channel_info(name).await.map_err(link_error::unreadable)?;
+    let position = match info.position {
+        true => {
+            request.app.position(name).await.map_err(|error| store_error::refusal(&error, NOTHING_READ))?
+        }
+        false => None,
+    };
     Ok(respond::json(&ChannelReply {
         occupied: found.occupied,
         attributes: attributes(name, info, &found, &request.settings).at(position),
@@ -77,20 +85,20 @@ pub fn channel(request: &Verified<'_>, name: &str) -> Result<Reply, Refusal> {
 }
 
 /// The distinct users of a presence channel; none of an unoccupied one.
-pub fn channel_users(request: &Verified<'_>, name: &str) -> Result<Reply, Refusal> {
+pub async fn channel_users(request: &Verified<'_>, name: &str) -> Result<Reply, Refusal> {
     let name = channel_name(request, name)?;
     if !name.is_presence() {
         return Err(refuse("Users can only be retrieved for presence channels"));
     }
-    let ids = request.app.presence_user_ids(name);
+    let ids = request.app.presence_user_ids(name).await.map_err(link_error::unreadable)?;
     let users = ids.iter().map(|id| UserReply { id }).collect();
     Ok(respond::json(&UsersReply { users }))
 }
 
 /// What a channel was asked before 2012 (4.9).
-pub fn legacy_stats(request: &Verified<'_>, name: &str) -> Result<Reply, Refusal> {
+pub async fn legacy_stats(request: &Verified<'_>, name: &str) -> Result<Reply, Refusal> {
     let name = channel_name(request, name)?;
-    let found = request.app.channel_info(name);
+    let found = request.app.channel_info(name).await.map_err(link_error::unreadable)?;
     Ok(respond::json(&StatsReply {
         occupied: found.occupied,
         user_count: (found.occupied && name.is_presence()).then_some(found.user_count),
@@ -99,8 +107,9 @@ pub fn legacy_stats(request: &Verified<'_>, name: &str) -> Result<Reply, Refusal
 }
 
 /// How many connections the app has, as Reverb tells it.
-pub fn connections(request: &Verified<'_>) -> Reply {
-    respond::json(&ConnectionsReply { connections: request.app.connection_count() })
+pub async fn connections(request: &Verified<'_>) -> Result<Reply, Refusal> {
+    let connections = request.app.all_connections().await.map_err(link_error::unreadable)?;
+    Ok(respond::json(&ConnectionsReply { connections }))
 }
 
 /// Counts of a channel; what was not asked for, or does not apply, is left out.

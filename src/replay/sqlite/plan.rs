@@ -55,7 +55,7 @@ impl<'a> Plan<'a> {
         let mut plan = Self::default();
         let mut drafts: HashMap<&StreamName, usize> = HashMap::new();
         let mut keys = lock(&log.keys);
-        for Append { stream, content, inactivity_ttl_ms } in batch {
+        for Append { stream, content, inactivity_ttl_ms, .. } in batch {
             let print = Keyed::new(stream, content).map(|keyed| keys.fingerprint(&keyed));
             match print.map(|print| keys.look_up(print, now_ms)) {
                 Some(Known::Conflict) => {

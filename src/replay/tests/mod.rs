@@ -12,7 +12,7 @@ use tidewire_protocol::replay::Bounds;
 
 use super::memory::MemoryStore;
 use super::store::{
-    Append, Appended, Caps, Content, Entry, Range, Retention, Stats, Store, StoreError, StreamName,
+    Append, Appended, Caps, Content, Entry, Hints, Range, Retention, Stats, Store, StoreError, StreamName,
 };
 use super::{AppendDone, Replay};
 use crate::clock::Clock;
@@ -218,7 +218,7 @@ fn stream() -> Arc<StreamName> {
 fn message(data: &str) -> Append {
     let data = format!("\"{data}\"").into();
     let content = Content { id: None, event: "e".into(), data, user_id: None, except: None };
-    Append { stream: StreamName::clone(&stream()), content, inactivity_ttl_ms: 0 }
+    Append { stream: StreamName::clone(&stream()), content, inactivity_ttl_ms: 0, hints: Hints::default() }
 }
 
 fn serial(appended: &Result<Appended, StoreError>) -> u64 {

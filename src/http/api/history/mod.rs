@@ -18,6 +18,7 @@ use self::state::State;
 use super::read::channel_name;
 use super::store_error;
 use super::verify::{Verified, bad_request};
+use crate::fanout::cluster::Cluster;
 use crate::http::respond::{self, Refusal, Reply};
 use crate::hub::Directory;
 use crate::replay::Replay;
@@ -50,7 +51,7 @@ pub async fn purge(request: Verified<'_>, channel: &str) -> Result<Reply, Refusa
             Ok(serial) => serial,
             Err(gone) => return Ok(respond::json_with(StatusCode::GONE, &gone)),
         },
-        None => log.replay.position(&log.stream).serial + 1,
+        None => log.head().await? + 1,
     };
     log.purge(before).await?;
     let state = log.read(|log| State::read(log.store, log.stream, log.retention, log.now_ms)).await?;
@@ -64,6 +65,8 @@ struct Log {
     retention: Retention,
     /// Where its newest messages are kept for those who come back, too.
     channels: Arc<Directory>,
+    /// The other nodes, which keep them as well.
+    cluster: Option<Arc<Cluster>>,
     /// Milliseconds of the server's clock.
     now_ms: u64,
 }
@@ -82,6 +85,7 @@ impl Log {
             stream: Arc::new(StreamName { app: request.app.id.clone(), channel: channel.into() }),
             retention: rule.retention(),
             channels: Arc::clone(&request.app.channels),
+            cluster: request.app.cluster.clone(),
             now_ms: request.app.now_ms(),
         }))
     }
@@ -102,13 +106,22 @@ impl Log {
         answered(answer.await, "nothing was read")
     }
 
+    async fn head(&self) -> Result<u64, Refusal> {
+        let head = self.replay.head(Arc::clone(&self.stream)).await;
+        Ok(head.map_err(|error| store_error::refusal(&error, "nothing was purged"))?.serial)
+    }
+
     async fn purge(&self, before: u64) -> Result<(), Refusal> {
         let (sender, answer) = oneshot::channel();
+        let cluster = self.cluster.clone();
         let (channels, stream, now_ms) = (Arc::clone(&self.channels), Arc::clone(&self.stream), self.now_ms);
         // Whoever asked may hang up: what is in memory goes all the same, and before anything later is delivered.
         let done = move |outcome: Result<(), StoreError>| {
             if outcome.is_ok() {
                 channels.forget_before(&stream.channel, before, now_ms);
+                if let Some(cluster) = cluster {
+                    cluster.tell_purged(&stream.app, &stream.channel, before);
+                }
             }
             let _ = sender.send(outcome);
         };

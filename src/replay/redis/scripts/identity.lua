@@ -1,0 +1,1 @@
+local identity = table.remove(ARGV)
