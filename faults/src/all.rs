@@ -12,7 +12,14 @@ use crate::stage::Options;
 use crate::{Cli, name};
 
 /// Those that take long come first, so that none of them is left over at the end.
-const SCENARIOS: [&[&str]; 21] = [
+const SCENARIOS: [&[&str]; 28] = [
+    &["cluster-cut"],
+    &["cluster-kill"],
+    &["cluster-redis"],
+    &["cluster-redis", "--loses", "second"],
+    &["cluster-redis", "--loses", "everything"],
+    &["cluster-stop"],
+    &["cluster-drain"],
     &["cap"],
     &["slow"],
     &["trim"],

@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 use tidewire_bench::api;
 
+use crate::check::is_ordinary;
 use crate::history::{Act, Record, add_line};
 use crate::observer::{Ended, Observer};
 use crate::wire::{self, Frame};
 
 /// One subscription.
 pub struct Watch {
-    channel: String,
+    pub channel: String,
     /// Empty before the first answer.
     epoch: String,
     serial: u64,
@@ -62,6 +63,7 @@ impl Observer {
             if self.watches[index].is_settled() {
                 let data = json!({ "channel": self.watches[index].channel });
                 self.replies.push(json!({ "event": "pusher:unsubscribe", "data": data }).to_string());
+                self.note_leaving(index);
                 self.subscribe(index);
             }
         }
@@ -111,10 +113,12 @@ impl Observer {
         if self.plan.rejects_gaps && !watch.epoch.is_empty() {
             replay += ",\"on_gap\":\"reject\"";
         }
-        let channel = &watch.channel;
-        let auth = self.auth(channel);
+        let channel = watch.channel.clone();
+        let replay = if is_ordinary(&channel) { String::new() } else { format!(",\"replay\":{replay}}}") };
+        self.note_asking(&channel);
+        let auth = self.auth(&channel);
         self.replies.push(format!(
-            r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}",{auth}"replay":{replay}}}}}}}"#
+            r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"{auth}{replay}}}}}"#
         ));
     }
 
@@ -122,18 +126,18 @@ impl Observer {
         let app = &self.field.app;
         let signed = format!("{}:{channel}", self.socket_id);
         if channel.starts_with("presence-") {
-            let member = json!({ "user_id": self.plan.name }).to_string();
+            let member = json!({ "user_id": self.user() }).to_string();
             let signature = api::sign(&app.secret, &format!("{signed}:{member}"));
             let quoted = json!(member);
-            return format!("\"auth\":\"{}:{signature}\",\"channel_data\":{quoted},", app.key);
+            return format!(",\"auth\":\"{}:{signature}\",\"channel_data\":{quoted}", app.key);
         }
         if channel.starts_with("private-") {
-            return format!("\"auth\":\"{}:{}\",", app.key, api::sign(&app.secret, &signed));
+            return format!(",\"auth\":\"{}:{}\"", app.key, api::sign(&app.secret, &signed));
         }
         String::new()
     }
 
-    fn note(&mut self, record: &Record<'_>) {
+    pub fn note(&mut self, record: &Record<'_>) {
         add_line(&mut self.lines, &Record { p: &self.plan.name, ..*record });
     }
 
@@ -148,7 +152,7 @@ impl Observer {
         let from = std::mem::take(&mut watch.asked);
         let is_rewound = watch.is_new && !self.plan.rewind.is_empty();
         let mut record = Record { t: now, f: Act::SubOk, kind: "live", from: &from, ..Record::default() };
-        if let Some(answer) = &frame.replay {
+        if let Some(answer) = frame.replay.as_ref().filter(|_| !is_ordinary(&watch.channel)) {
             record = Record { epoch: answer.epoch, serial: answer.serial, reason: answer.reason, ..record };
             record = Record { count: answer.count, oldest: answer.oldest, ..record };
             match (answer.recovered, answer.serial) {

@@ -38,6 +38,20 @@ pub enum Act {
     Bounds,
     /// Memory of the server and size of its store.
     Sample,
+    /// An observer asks to be a member of a presence channel, on `node`.
+    Ask,
+    /// Whom it is told to be there already.
+    Members,
+    MemberAdded,
+    MemberRemoved,
+    /// An observer unsubscribes.
+    Leave,
+    /// A fault of a node, or without one of Redis, from `t0` to `t`.
+    Outage,
+    /// Nothing happens any more.
+    Quiet,
+    /// The users of a channel, as the API of `node` tells them.
+    Census,
 }
 
 /// One line. Texts are of our own making and need no escapes.
@@ -86,6 +100,13 @@ pub struct Record<'a> {
     /// HTTP status of a publish, close code of a connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<u8>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub user: &'a str,
+    /// With blanks in between.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub users: &'a str,
     #[serde(skip_serializing_if = "is_zero")]
     pub rss: u64,
     #[serde(skip_serializing_if = "is_zero")]

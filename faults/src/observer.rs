@@ -1,6 +1,5 @@
 //! One client that asks for replay: it comes back with its positions, and does what else clients do.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -13,6 +12,7 @@ use tidewire_bench::random::Random;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::balancer::Balancer;
 use crate::following::Watch;
 use crate::history::{Act, History, Record};
 use crate::socket::{Reading, Socket};
@@ -40,6 +40,8 @@ pub struct Plan {
     pub starts_after: Duration,
     /// It sends a client event after every such time, where it may.
     pub talks_every: Option<Duration>,
+    /// As whom it is a member; empty = its name.
+    pub user: String,
 }
 
 /// How far an observer is, for those who wait for it.
@@ -78,7 +80,7 @@ pub enum Order {
 
 /// What all observers of a run share.
 pub struct Field {
-    pub address: SocketAddr,
+    pub balancer: Arc<Balancer>,
     pub app: App,
     pub history: Arc<History>,
     pub received: Arc<AtomicU64>,
@@ -111,6 +113,8 @@ pub struct Observer {
     pub lines: Vec<u8>,
     pub replies: Vec<String>,
     pub said: u64,
+    /// The one that it is connected to.
+    pub node: usize,
     index: usize,
 }
 
@@ -131,6 +135,7 @@ impl Observer {
             lines,
             replies,
             said: 0,
+            node: 0,
             index,
         }
     }
@@ -178,7 +183,9 @@ impl Observer {
 
     async fn session(&mut self, orders: &mut watch::Receiver<Order>) -> Ended {
         let path = format!("/app/{}?protocol=7&client=faults&version=1.0", self.field.app.key);
-        let connecting = Socket::connect(self.field.address, &path, self.plan.reading);
+        self.node = self.field.balancer.pick(&mut self.random);
+        let address = self.field.balancer.address(self.node);
+        let connecting = Socket::connect(address, &path, self.plan.reading);
         let Ok(Ok(mut socket)) = timeout(HANDSHAKE, connecting).await else { return Ended::NotConnected };
         let mut heard = Instant::now();
         let mut has_pinged = false;
@@ -264,9 +271,13 @@ impl Observer {
         match &*frame.event {
             "pusher:ping" => self.replies.push(r#"{"event":"pusher:pong","data":{}}"#.to_owned()),
             "pusher:connection_established" => self.establish(&frame)?,
-            "pusher_internal:subscription_succeeded" | "pusher_internal:replay_resumed" => {
+            "pusher_internal:subscription_succeeded" => {
                 self.succeed(now, &frame);
+                self.note_members(now, &frame);
             }
+            "pusher_internal:replay_resumed" => self.succeed(now, &frame),
+            "pusher_internal:member_added" => self.note_member(now, Act::MemberAdded, &frame),
+            "pusher_internal:member_removed" => self.note_member(now, Act::MemberRemoved, &frame),
             "pusher_internal:replay_done" => self.finish_replay(now, &frame),
             "pusher_internal:replay_skip" => self.skip(now, &frame),
             "pusher_internal:replay_reset" => self.reset(now, &frame),

@@ -1,6 +1,5 @@
 //! A publisher that keeps at a message until it knows what became of it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -12,6 +11,7 @@ use tidewire_bench::api::App;
 use tidewire_bench::random::Random;
 use tidewire_protocol::position::Position;
 
+use crate::balancer::Balancer;
 use crate::history::{Act, History, Record};
 use crate::http::{Answer, Connection};
 use crate::observer::Progress;
@@ -84,6 +84,7 @@ pub struct Publisher {
     app: App,
     history: Arc<History>,
     tally: Arc<Tally>,
+    balancer: Arc<Balancer>,
     connection: Connection,
     random: Random,
     count: u64,
@@ -114,7 +115,7 @@ struct Fate {
 impl Publishers {
     pub fn start(
         prefix: &str,
-        address: SocketAddr,
+        balancer: &Arc<Balancer>,
         app: &App,
         history: &Arc<History>,
         load: &Load,
@@ -123,7 +124,7 @@ impl Publishers {
         let (tally, stop) = (Arc::new(Tally::default()), Arc::new(AtomicBool::new(false)));
         let mut threads = Vec::new();
         for number in 0..load.publishers {
-            let mut publisher = Publisher::new(&format!("{prefix}{number}"), address, app, history);
+            let mut publisher = Publisher::new(&format!("{prefix}{number}"), balancer, app, history);
             publisher.tally = Arc::clone(&tally);
             let (load, stop, sockets) = (load.clone(), Arc::clone(&stop), sockets.clone());
             let thread = std::thread::Builder::new().name(publisher.name.clone());
@@ -153,15 +154,18 @@ impl Drop for Publishers {
 }
 
 impl Publisher {
-    pub fn new(name: &str, address: SocketAddr, app: &App, history: &Arc<History>) -> Self {
+    pub fn new(name: &str, balancer: &Arc<Balancer>, app: &App, history: &Arc<History>) -> Self {
         let seed = name.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31) + u64::from(byte));
+        let mut random = Random::new(seed);
+        let address = balancer.address(balancer.pick(&mut random));
         Self {
             name: name.to_owned(),
+            balancer: Arc::clone(balancer),
             app: app.clone(),
             history: Arc::clone(history),
             tally: Arc::default(),
             connection: Connection::new(address, PATIENCE),
-            random: Random::new(seed),
+            random,
             count: 0,
         }
     }
@@ -178,6 +182,7 @@ impl Publisher {
                 self.publish(&call);
             }
             if self.rolls(load.percent.repeated) {
+                self.go_elsewhere();
                 self.publish(&call);
             }
             if load.per_second > 0.0 {
@@ -241,7 +246,8 @@ impl Publisher {
     /// The same call on two connections at once: what one of them stores, the other one must recognise.
     fn double(&mut self, call: &Call) {
         let t0 = self.history.now();
-        let mut other = Connection::new(self.connection.address(), PATIENCE);
+        let address = self.balancer.address(self.balancer.pick(&mut self.random));
+        let mut other = Connection::new(address, PATIENCE);
         let is_sent = other.send(&self.request(call)).is_ok();
         self.publish(call);
         if let Ok(answer) = other.answer()
@@ -281,9 +287,18 @@ impl Publisher {
                 break Fate { kind: "info", status: None, positions: Vec::new() };
             }
             std::thread::sleep(Duration::from_millis(10 + self.random.below(90) as u64));
+            self.go_elsewhere();
         };
         self.note(call, &fate, t0.max(1));
         fate
+    }
+
+    /// To any node, maybe the same.
+    fn go_elsewhere(&mut self) {
+        let address = self.balancer.address(self.balancer.pick(&mut self.random));
+        if address != self.connection.address() {
+            self.connection = Connection::new(address, PATIENCE);
+        }
     }
 
     fn request(&self, call: &Call) -> Vec<u8> {

@@ -1,10 +1,11 @@
 //! The server under test: a child process with a store of its own, to be killed, stopped and started again.
 
 use std::fs::{self, OpenOptions};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -13,9 +14,11 @@ use serde_json::{Value, json};
 use tidewire_bench::api::App;
 use tidewire_bench::procfs;
 
+use crate::balancer::Balancer;
 use crate::disk::Disk;
 use crate::http::Connection;
-use crate::stage::Options;
+use crate::redis::free_address;
+use crate::stage::{Options, Target};
 
 /// A debug build on a busy machine, with a store to read.
 const START: Duration = Duration::from_secs(30);
@@ -36,6 +39,8 @@ pub struct Setup {
     pub disk_bytes: Option<u64>,
     /// `replay.on_store_error`.
     pub on_store_error: &'static str,
+    /// `redis`: the server is one of several nodes.
+    pub redis: Option<Value>,
 }
 
 pub struct Server {
@@ -44,6 +49,7 @@ pub struct Server {
     binary: PathBuf,
     directory: PathBuf,
     setup: Setup,
+    balancer: Arc<Balancer>,
     /// Dropped after the child.
     child: Option<Child>,
     disk: Option<Disk>,
@@ -55,16 +61,21 @@ impl Server {
         let binary = &options.binary;
         let binary =
             fs::canonicalize(binary).with_context(|| format!("no server at {}", binary.display()))?;
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let address = free_address()?;
         let [id, key, secret] = ["42", "tw-faults-key", "tw-faults-secret"].map(str::to_owned);
         let app = App { id, key, secret, path_prefix: String::new() };
         let (directory, disk) = (directory.to_owned(), None);
-        let mut server = Self { address, app, binary, directory, setup, child: None, disk };
+        let balancer = Balancer::new(vec![address]);
+        let mut server = Self { address, app, binary, directory, setup, balancer, child: None, disk };
         fs::create_dir_all(server.store())?;
         server.disk = server.setup.disk_bytes.map(|bytes| Disk::mount(&server.store(), bytes)).transpose()?;
         let mut configuration = server.configuration();
         configuration["server"]["workers"] = json!(options.workers);
-        if !options.durability.is_empty() {
+        if let Some(redis) = &server.setup.redis {
+            configuration["redis"] = redis.clone();
+            let replay = json!({ "store": "redis", "max_bytes": server.setup.store_bytes });
+            configuration["replay"] = replay;
+        } else if !options.durability.is_empty() {
             configuration["replay"]["durability"] = json!(options.durability);
         }
         fs::write(server.config(), configuration.to_string())?;
@@ -144,7 +155,7 @@ impl Server {
         command
     }
 
-    fn wait_until_ready(&mut self) -> Result<()> {
+    pub fn wait_until_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + START;
         let mut connection = Connection::new(self.address, Duration::from_secs(1));
         let request = b"GET /ready HTTP/1.1\r\nHost: faults\r\n\r\n";
@@ -227,14 +238,32 @@ impl Server {
             let _ = child.wait();
         }
     }
+}
 
-    pub fn resident(&self) -> u64 {
+impl Target for Server {
+    fn balancer(&self) -> &Arc<Balancer> {
+        &self.balancer
+    }
+
+    fn app(&self) -> &App {
+        &self.app
+    }
+
+    fn is_alive(&mut self) -> Result<()> {
+        Self::is_alive(self)
+    }
+
+    fn last_words(&self) -> String {
+        Self::last_words(self)
+    }
+
+    fn resident(&self) -> u64 {
         let pid = self.pid();
         pid.and_then(|pid| procfs::memory(&[pid]).ok()).map_or(0, |memory| memory.resident)
     }
 
     /// Bytes of the store.
-    pub fn stored(&self) -> u64 {
+    fn stored(&self) -> u64 {
         self.disk.as_ref().map_or_else(|| size(&self.store()), |disk| size(&disk.path()))
     }
 }

@@ -1,13 +1,15 @@
 //! A run: one server, its observers and publishers, their histories, and the verdict at the end.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use tidewire_bench::api::App;
 
+use crate::balancer::Balancer;
 use crate::check::{self, EXPECT_FILE, Expect, Report};
 use crate::crowd::Crowd;
 use crate::history::{Act, History, Record};
@@ -38,8 +40,8 @@ impl Options {
     }
 }
 
-pub struct Stage {
-    pub server: Server,
+pub struct Stage<T = Server> {
+    pub server: T,
     pub channels: Vec<String>,
     pub expect: Expect,
     pub crowds: Vec<Crowd>,
@@ -54,6 +56,22 @@ pub struct Stage {
     is_kept: bool,
 }
 
+/// What a run is played on: one server, or several nodes.
+pub trait Target {
+    fn balancer(&self) -> &Arc<Balancer>;
+    fn app(&self) -> &App;
+    /// An error when a process has ended by itself.
+    fn is_alive(&mut self) -> Result<()>;
+    fn last_words(&self) -> String;
+    fn resident(&self) -> u64;
+    fn stored(&self) -> u64;
+
+    /// All observers are there, and nothing more is published.
+    fn conclude(&mut self, _channels: &[String]) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// A rule that keeps everything for as long as a run takes.
 pub fn keep_all() -> Value {
     json!({ "rules": [{ "match": "*", "window": "24h", "max_messages": 10_000_000, "max_bytes": "16GiB",
@@ -65,10 +83,11 @@ pub fn setup(replay: Value) -> Setup {
     let limits = json!({ "max_replay_messages": MAX_REPLAY, "max_message_bytes": 65_536 });
     let on_store_error = "reject";
     let (store_bytes, outbox_bytes, drain_seconds, disk_bytes) = (16 << 30, 1 << 20, 1, None);
-    Setup { replay, limits, store_bytes, outbox_bytes, drain_seconds, disk_bytes, on_store_error }
+    let redis = None;
+    Setup { replay, limits, store_bytes, outbox_bytes, drain_seconds, disk_bytes, on_store_error, redis }
 }
 
-const MAX_REPLAY: u64 = 1_000_000;
+pub const MAX_REPLAY: u64 = 1_000_000;
 
 /// Public and private ones by turns.
 pub fn channels(count: usize) -> Vec<String> {
@@ -91,30 +110,48 @@ impl Stage {
         expect: Expect,
         channels: Vec<String>,
     ) -> Result<Self> {
+        let max_replay = setup.limits["max_replay_messages"].as_u64().unwrap_or(MAX_REPLAY);
+        let expect = Expect { max_replay, ..expect };
+        Self::open_on(name, options, expect, channels, |directory, _| {
+            let mut server = Server::new(options, directory, setup)?;
+            server.start()?;
+            Ok(server)
+        })
+    }
+}
+
+impl<T: Target> Stage<T> {
+    /// Makes the directory and starts what `start` does in it.
+    pub fn open_on(
+        name: &str,
+        options: &Options,
+        expect: Expect,
+        channels: Vec<String>,
+        start: impl FnOnce(&Path, Instant) -> Result<T>,
+    ) -> Result<Self> {
         println!("\n== {name}");
         let directory = options.work.join(format!("{name}-{}", std::process::id()));
         // What a run left that was interrupted.
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(directory.join("history"))
             .with_context(|| format!("in {}", directory.display()))?;
-        let max_replay = setup.limits["max_replay_messages"].as_u64().unwrap_or(MAX_REPLAY);
         let began = Instant::now();
         let file = |name: &str| History::create(&directory.join("history").join(name), began);
-        let mut stage = Self {
-            server: Server::new(options, &directory, setup)?,
+        let published = Arc::new(file("publish.jsonl")?);
+        let samples = file("samples.jsonl")?;
+        Ok(Self {
+            server: start(&directory, began)?,
             channels,
-            expect: Expect { max_replay, ..expect },
+            expect,
             crowds: Vec::new(),
             late: "\"earliest\"",
             findings: Report::default(),
-            published: Arc::new(file("publish.jsonl")?),
-            samples: file("samples.jsonl")?,
+            published,
+            samples,
             directory,
             began,
             is_kept: options.is_kept,
-        };
-        stage.server.start()?;
-        Ok(stage)
+        })
     }
 
     /// An observer of `count` channels, the `number`th of its kind.
@@ -137,6 +174,7 @@ impl Stage {
             pause: Duration::from_millis(200),
             starts_after: Duration::from_micros(200 * number as u64),
             talks_every: None,
+            user: String::new(),
         }
     }
 
@@ -144,8 +182,8 @@ impl Stage {
     pub fn watch(&mut self, plans: Vec<Plan>) -> Result<()> {
         let path = self.directory.join("history").join(format!("observe{}.jsonl", self.crowds.len()));
         let history = Arc::new(History::create(&path, self.began)?);
-        let (address, app) = (self.server.address, self.server.app.clone());
-        let field = move |received| Field { address, app, history, received };
+        let (balancer, app) = (Arc::clone(self.server.balancer()), self.server.app().clone());
+        let field = move |received| Field { balancer, app, history, received };
         self.crowds.push(Crowd::start(plans, field)?);
         self.wait_until_subscribed(Duration::from_secs(60))
     }
@@ -184,7 +222,7 @@ impl Stage {
     }
 
     pub fn publish(&self, prefix: &str, load: &Load, sockets: &Sockets) -> Result<Publishers> {
-        Publishers::start(prefix, self.server.address, &self.server.app, &self.published, load, sockets)
+        Publishers::start(prefix, self.server.balancer(), self.server.app(), &self.published, load, sockets)
     }
 
     /// Where publishers write what they did.
@@ -194,7 +232,7 @@ impl Stage {
 
     /// One that sends when it is told to.
     pub fn publisher(&self, name: &str) -> Publisher {
-        Publisher::new(name, self.server.address, &self.server.app, &self.published)
+        Publisher::new(name, self.server.balancer(), self.server.app(), &self.published)
     }
 
     /// Everything a publisher can do, as fast as it is answered.
@@ -223,9 +261,9 @@ impl Stage {
         }
         let mut publisher = self.publisher("mark");
         let mut ends = Vec::new();
-        for channel in self.channels.clone() {
-            let serial = publisher.send(&channel, "").with_context(|| self.server.last_words())?;
-            ends.push((channel, serial));
+        for channel in self.channels.iter().filter(|channel| !check::is_ordinary(channel)) {
+            let serial = publisher.send(channel, "").with_context(|| self.server.last_words())?;
+            ends.push((channel.clone(), serial));
         }
         let deadline = Instant::now() + Duration::from_secs(60);
         for (channel, serial) in &ends {
@@ -246,9 +284,10 @@ impl Stage {
     pub fn finish(mut self) -> Result<Report> {
         self.settle()?;
         self.sample();
+        self.server.conclude(&self.channels)?;
         let log = History::create(&self.directory.join("history/log.jsonl"), self.began)?;
         for channel in &self.channels {
-            reference::read(self.server.address, &self.server.app, channel, &log)
+            reference::read(self.server.balancer().address(0), self.server.app(), channel, &log)
                 .with_context(|| format!("reading the log of {channel}"))?;
         }
         for crowd in &mut self.crowds {

@@ -5,6 +5,9 @@
 
 mod channel;
 mod follow;
+mod intervals;
+mod ordinary;
+mod presence;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -20,6 +23,8 @@ use serde::{Deserialize, Serialize};
 use tidewire_protocol::position::{Epoch, Position};
 
 use self::channel::{Channel, Covered, Mid};
+use self::ordinary::Ordinary;
+use self::presence::Presence;
 pub use self::report::{Fault, Report};
 use self::watch::Watch;
 use crate::history::{Act, Record};
@@ -41,6 +46,8 @@ pub struct Expect {
     pub has_disabled: bool,
     pub max_rss: u64,
     pub max_disk: u64,
+    /// Microseconds; of the nodes of a cluster, whose presence channels are judged. 0 = one server.
+    pub node_timeout: u64,
 }
 
 impl Default for Expect {
@@ -54,8 +61,14 @@ impl Default for Expect {
             has_disabled: false,
             max_rss: u64::MAX,
             max_disk: u64::MAX,
+            node_timeout: 0,
         }
     }
+}
+
+/// Whether nothing stores the messages of a channel: the scenarios' names say so.
+pub fn is_ordinary(channel: &str) -> bool {
+    channel.contains("plain")
 }
 
 /// Nobody measures the latency of observers of this name.
@@ -76,6 +89,8 @@ pub struct Checker {
     channels: HashMap<Box<str>, Channel>,
     /// By observer and channel.
     watches: HashMap<Box<str>, HashMap<Box<str>, Watch>>,
+    presence: Presence,
+    ordinary: Ordinary,
     report: Report,
 }
 
@@ -90,6 +105,7 @@ pub fn check(directory: &Path) -> Result<Report> {
     for path in &files {
         each_line(path, |record| checker.learn(record))?;
     }
+    checker.has_learnt();
     for path in &files {
         each_line(path, |record| checker.follow(record))?;
     }
@@ -127,11 +143,16 @@ impl Names {
 
 impl Checker {
     pub fn new(expect: Expect) -> Self {
-        Self { expect, ..Self::default() }
+        let presence = Presence::new(expect.node_timeout, expect.may_lose);
+        Self { expect, presence, ..Self::default() }
     }
 
     /// First pass: publishers and the log.
     pub fn learn(&mut self, record: &Record<'_>) {
+        self.presence.learn(record);
+        if is_ordinary(record.ch) || record.f == Act::Outage {
+            return self.ordinary.learn(record);
+        }
         match record.f {
             Act::Publish => self.learn_publish(record),
             Act::Log => self.learn_log(record),
@@ -185,10 +206,24 @@ impl Checker {
         }
     }
 
+    /// Between the passes.
+    pub fn has_learnt(&mut self) {
+        self.presence.has_learnt();
+    }
+
     /// Second pass: observers.
     pub fn follow(&mut self, record: &Record<'_>) {
+        self.presence.follow(record, &mut self.report);
+        if is_ordinary(record.ch) || record.f == Act::Close {
+            self.ordinary.follow(record, &mut self.report);
+        }
+        if is_ordinary(record.ch) {
+            return;
+        }
         match record.f {
             Act::Publish | Act::Log | Act::Bounds | Act::Purge => {}
+            Act::Ask | Act::Leave | Act::Members | Act::MemberAdded | Act::MemberRemoved => {}
+            Act::Outage | Act::Quiet | Act::Census => {}
             Act::Sample => self.sample(record),
             Act::Close => self.close(record),
             Act::SubOk => self.sub_ok(record),
@@ -219,6 +254,8 @@ impl Checker {
     /// Judges what can only be judged at the end.
     pub fn conclude(mut self) -> Report {
         self.report.observers = self.watches.len() as u64;
+        self.presence.conclude(&mut self.report);
+        self.ordinary.conclude(self.expect.may_lose, &mut self.report);
         let report = &mut self.report;
         for channel in self.channels.values() {
             channel.conclude(self.expect.may_lose, |mid| self.names.of(mid), report);
@@ -269,7 +306,8 @@ fn judge_segments(observer: &str, channel: &Channel, watch: &Watch, names: &Name
 /// Everybody comes to the end of the log, but for what was not for them.
 fn judge_end(observer: &str, channel: &Channel, watch: &Watch, report: &mut Report) {
     let Some(covered) = channel.covered else { return };
-    let end = watch.position.map_or(0, |position| position.serial);
+    let is_same_log = watch.position.is_none_or(|position| position.epoch.nonce == covered.epoch.nonce);
+    let end = watch.position.filter(|_| is_same_log).map_or(0, |position| position.serial);
     let waits = (end + 1..=covered.newest)
         .any(|serial| channel.stored.get(&serial).is_some_and(|mid| !is_excluded(channel, watch, *mid)));
     if waits {

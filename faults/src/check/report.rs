@@ -34,6 +34,16 @@ pub enum Fault {
     Purged,
     /// I10: memory or disk above the cap.
     OverCap,
+    /// Two observers got messages of a channel without a log in different order.
+    Disordered,
+    /// Presence: told of a member who was there all the time that he came or left.
+    FalseChange,
+    /// Presence: told twice of one who came, or of the end of one who was not there.
+    RepeatedChange,
+    /// Presence: not told, or too late.
+    MissedChange,
+    /// Presence: a list with somebody else in it, or somebody missing.
+    WrongMembers,
     /// What a scenario wants beside the invariants.
     Expectation,
     /// The record contradicts itself: a mistake of the observer, or a frame out of turn.
@@ -48,6 +58,8 @@ pub struct Report {
     pub deliveries: u64,
     pub replayed: u64,
     pub unstored: u64,
+    /// Without a log, and nothing was broken: those had to be delivered.
+    pub due: u64,
     pub observers: u64,
     pub connections_lost: u64,
     pub recoveries: u64,
@@ -82,6 +94,7 @@ impl Default for Report {
             deliveries: 0,
             replayed: 0,
             unstored: 0,
+            due: 0,
             observers: 0,
             connections_lost: 0,
             recoveries: 0,

@@ -481,3 +481,18 @@ fn a_stored_message_has_a_serial() {
     run.live(0).recv([1]).recv_as(json!({ "mid": "m1" }));
     run.shows(&[(Fault::Garbled, 1)]);
 }
+
+#[test]
+fn who_stays_behind_in_a_log_that_is_gone_is_found() {
+    let mut run = Run::of(0);
+    run.lines.clear();
+    run.expect.may_lose = true;
+    run.say(
+        json!({ "p": "p", "f": "publish", "type": "ok", "t0": 1, "mid": "m1", "epoch": "b.1", "serial": 1 }),
+    );
+    run.say(json!({ "p": "log", "f": "log", "mid": "m1", "epoch": "b.1", "serial": 1 }));
+    run.say(json!({ "p": "log", "f": "bounds", "epoch": "b.1", "oldest": 1, "serial": 1 }));
+    // It believes to be at 5 of another log, and is told nothing.
+    run.live(5);
+    run.shows(&[(Fault::Unseen, 1)]);
+}

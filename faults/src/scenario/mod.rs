@@ -8,6 +8,7 @@ pub mod full;
 pub mod generation;
 pub mod herd;
 pub mod kill;
+pub mod nodes;
 pub mod purge;
 pub mod rollback;
 pub mod slow;

@@ -8,7 +8,7 @@ use crate::check::{Expect, Report, SLOW};
 use crate::publisher::Load;
 use crate::server::Setup;
 use crate::socket::Reading;
-use crate::stage::{Options, Stage, channels, keep_all, setup};
+use crate::stage::{Options, Stage, Target, channels, keep_all, setup};
 
 const RATE: Reading = Reading { bytes_per_second: 1024 };
 /// The ring, the pages on their way, the allocator's slack; far below what the slow readers miss.
