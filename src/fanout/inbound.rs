@@ -8,7 +8,7 @@ use dashmap::DashMap;
 use tidewire_protocol::socket_id::SocketId;
 use tokio::sync::Notify;
 
-use super::message::{CachePart, Delta, Event, Message, Stored};
+use super::message::{Delta, Event, Message, Stored};
 use super::redis::transport::{Listener, Partitions};
 use crate::app::App;
 use crate::hub::channel::replica::{MemberChange, MemberChangeKind, RemoteEvent, Replicated};
@@ -196,9 +196,4 @@ fn change(
 /// The cached event's data, for as long as the cluster keeps it.
 pub fn cache_entry(data: &Bytes, ttl_ms: u64, now_ms: u64) -> CacheEntry {
     CacheEntry { data: String::from_utf8_lossy(data).into(), expires_ms: now_ms.saturating_add(ttl_ms) }
-}
-
-/// An event's way to the others.
-pub fn cache_part(data: Bytes, ttl_ms: u64) -> CachePart {
-    CachePart { ttl_ms, data }
 }

@@ -233,10 +233,8 @@ impl Registry {
         self.up = Partitions(self.up.0 | partitions.0);
         for (key, entry) in &mut self.entries {
             if partitions.contains(entry.partition) && entry.attach == Attach::Waiting {
-                let queue = &mut self.to_attach[usize::from(entry.partition)];
-                if !queue.contains(key) {
-                    queue.push_back(key.clone());
-                }
+                // One that is in the queue already is passed over the second time.
+                self.to_attach[usize::from(entry.partition)].push_back(key.clone());
             }
         }
         if !is_same_server && !is_first {
@@ -304,7 +302,8 @@ impl Registry {
     }
 
     fn all_is_told(&mut self) {
-        if self.entries.values().any(|entry| entry.is_dirty) {
+        let is_known = self.to_retire.is_empty() && self.parts.in_step.load(Ordering::Relaxed);
+        if is_known || self.entries.values().any(|entry| entry.is_dirty) {
             return;
         }
         for old in std::mem::take(&mut self.to_retire) {

@@ -85,7 +85,8 @@ impl Ring {
         let newest = self.events.back()?;
         let count = self.head.serial - cursor.serial;
         let age_ms = |event: &StoredEvent| now_ms.saturating_sub(event.stamp.time_ms);
-        let bytes = newest.stamp.total_bytes - oldest.stamp.total_bytes + oldest.size();
+        // Not by the totals: those of messages that other nodes stored are not known here.
+        let bytes: u64 = self.after(cursor.serial)?.map(|event| event.size()).sum();
         let is_interrupted = |(one, next): (&Arc<StoredEvent>, &Arc<StoredEvent>)| {
             let pause_ms = next.stamp.time_ms - one.stamp.time_ms;
             retention.inactivity_ttl_ms > 0 && pause_ms > retention.inactivity_ttl_ms
@@ -102,5 +103,32 @@ impl Ring {
             (true, false) => Err(Reason::TooMany),
             (true, true) => Ok(()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tidewire_protocol::position::Epoch;
+
+    use super::*;
+    use crate::replay::store::Stamp;
+
+    #[test]
+    fn bytes_are_counted_whether_totals_are_known_or_not() {
+        let at = |serial| Position { epoch: Epoch { nonce: 1, generation: 1 }, serial };
+        let event = |serial, total_bytes| {
+            let stamp = Stamp { position: at(serial), time_ms: 0, total_bytes, begins_generation: false };
+            Arc::new(StoredEvent::new(Bytes::from_static(b"frame"), stamp, None, None, 100))
+        };
+        let mut ring = Ring::new(at(0));
+        // Two out of the log, then one that another node stored.
+        [event(1, 5_100), event(2, 5_200), event(3, 0)].iter().for_each(|event| ring.push(event));
+        let within = |max_bytes| {
+            let retention = Retention { window_ms: 1_000, max_messages: 10, max_bytes, inactivity_ttl_ms: 0 };
+            ring.resolve(at(0), &retention, 10, 0)
+        };
+        assert_eq!(within(300), Some(Ok(())));
+        assert_eq!(within(299), Some(Err(Reason::Expired)));
     }
 }

@@ -225,3 +225,11 @@ fn messages(told: &[Told]) -> Vec<String> {
 fn brief(told: &[Told]) -> Vec<&Told> {
     told.iter().rev().take(20).collect()
 }
+
+/// What is published now arrives.
+pub fn assert_works(node: &Node) {
+    node.forget();
+    node.subscribe(8, "after");
+    node.publish(8, "after", "it works").unwrap();
+    assert_eq!(node.wait_for_messages(1), ["it works"]);
+}

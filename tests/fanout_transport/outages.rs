@@ -8,17 +8,10 @@ use tidewire::fanout::redis::transport::{LinkError, Partitions};
 
 use crate::calls::count;
 use crate::fixture::{CutProxy, RedisServer};
-use crate::node::{Node, Told};
+use crate::node::{Node, Told, assert_works};
 
 /// One second of silence, three for the answer to a ping, and what a loaded machine adds.
 const DOWN_WITHIN: Duration = Duration::from_millis(5_500);
-
-fn assert_works(node: &Node) {
-    node.forget();
-    node.subscribe(8, "after");
-    node.publish(8, "after", "it works").unwrap();
-    assert_eq!(node.wait_for_messages(1), ["it works"]);
-}
 
 #[test]
 fn the_first_connection_is_up_once_and_with_no_earlier_server() {

@@ -7,14 +7,7 @@ use tidewire::config::RedisConfig;
 
 use crate::calls::count;
 use crate::fixture::{RedisServer, Sentinel, wait_until};
-use crate::node::Node;
-
-fn assert_works(node: &Node) {
-    node.forget();
-    node.subscribe(8, "after");
-    node.publish(8, "after", "it works").unwrap();
-    assert_eq!(node.wait_for_messages(1), ["it works"]);
-}
+use crate::node::{Node, assert_works};
 
 #[test]
 fn a_killed_master_s_replica_takes_over() {
