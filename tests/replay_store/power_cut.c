@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,9 @@ static int is_asked(const char *what) {
 
 static ssize_t (*real(const char *name))() { return (ssize_t(*)())dlsym(RTLD_NEXT, name); }
 
+// Threads sync at the same time: the mirror is changed by one of them, and an older copy never follows a newer one.
+static pthread_mutex_t mirror_lock = PTHREAD_MUTEX_INITIALIZER;
+
 static void copy(int from, const char *name) {
     char path[PATH_MAX], part[PATH_MAX], buffer[65536];
     snprintf(path, sizeof path, "%s/%s", mirror, name);
@@ -48,7 +52,10 @@ static void copy(int from, const char *name) {
     int to = open(part, O_CREAT | O_TRUNC | O_WRONLY, 0600);
     off_t at = 0;
     ssize_t length;
-    while ((length = pread(from, buffer, sizeof buffer, at)) > 0) {
+    struct stat stat;
+    // What is written meanwhile is for the next sync: whoever copies that, too, may follow a fast writer for ever.
+    fstat(from, &stat);
+    while (at < stat.st_size && (length = pread(from, buffer, sizeof buffer, at)) > 0) {
         if (real("write")(to, buffer, length) != length) abort();
         at += length;
     }
@@ -86,6 +93,7 @@ static int sync_with(const char *call, int fd) {
         errno = EIO;
         return -1;
     }
+    pthread_mutex_lock(&mirror_lock);
     if (!*name) {
         copy_names();
     } else {
@@ -96,6 +104,7 @@ static int sync_with(const char *call, int fd) {
             close(readable);
         }
     }
+    pthread_mutex_unlock(&mirror_lock);
     return 0;
 }
 
