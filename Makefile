@@ -11,7 +11,7 @@ export TIDEWIRE_REPORTS := $(CURDIR)/.work/reports
 TIDEWIRE := $(CARGO_TARGET_DIR)/release/tidewire
 
 .PHONY: help run release test test-deps test-cargo test-compat conformance tally \
-	ci lint fmt clippy deny scripts docs fuzz-smoke faults soak soak-cluster bench bench-quick
+	ci lint fmt clippy deny scripts docs fuzz-smoke faults soak soak-cluster soak-load bench bench-quick
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,7 +88,7 @@ fuzz-smoke: ## Fuzz every parser for 20 s (SECONDS_EACH), on the stable toolchai
 
 FAULTS = cargo run --release --locked --package tidewire-faults -- --server-bin '$(TIDEWIRE)'
 
-faults: release ## Break a server, and a cluster of three, in every way they must stand, in full size: about half an hour
+faults: release ## Break a server, and a cluster of three, in every way they must stand, in full size: about an hour
 	$(FAULTS) all $(ARGS)
 
 soak: release ## Millions of checked deliveries with faults all the while: about fifteen minutes
@@ -96,6 +96,9 @@ soak: release ## Millions of checked deliveries with faults all the while: about
 
 soak-cluster: release ## Three nodes on one Redis with faults all the while, every delivery checked: about ten minutes
 	$(FAULTS) cluster-soak $(ARGS)
+
+soak-load: release ## Three nodes on one Redis and 9,000 clients without faults, every delivery counted: fifteen minutes
+	cargo run --release --locked --package tidewire-bench -- soak --server-bin '$(TIDEWIRE)' $(ARGS)
 
 # ---- measure
 

@@ -23,7 +23,7 @@ use crate::replay::keys::{Keyed, Keys, Known};
 use crate::replay::publish::{self, Caching, PublishDone};
 use crate::replay::store::StoreError;
 use crate::replay::{Busy, ReplayHandle};
-use crate::sync::lock;
+use crate::sync::{count_up, lock};
 use crate::telemetry::metrics::{AppMetrics, Metrics};
 use crate::token_bucket::TokenBucket;
 use crate::worker::mailbox::{Job, Mailbox};
@@ -173,11 +173,7 @@ impl App {
     /// Counts a new connection unless the app is at its quota (1.2, row 8).
     pub fn admit_connection(&self) -> bool {
         let max = self.settings().limits.max_connections;
-        self.connections
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
-                (max == 0 || count < max).then_some(count + 1)
-            })
-            .is_ok()
+        count_up(&self.connections, if max == 0 { usize::MAX } else { max })
     }
 
     pub fn release_connection(&self) {
@@ -401,7 +397,13 @@ impl Apps {
         for config in configs {
             let app = match old.by_id.get(&*config.id) {
                 Some(app) => {
+                    let counted = app.settings().subscription_count;
                     app.settings.store(Arc::new(Settings::new(config)));
+                    if let Some(cluster) = &self.cluster
+                        && counted != app.settings().subscription_count
+                    {
+                        cluster.settings_changed(app);
+                    }
                     let rate = app.settings().limits.triggers_per_second;
                     lock(&app.triggers).set_rate(rate, self.clock.now_ms());
                     Arc::clone(app)

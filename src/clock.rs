@@ -42,9 +42,14 @@ impl Clock {
 
     /// Milliseconds since the Unix epoch.
     pub fn unix_millis(&self) -> i64 {
+        let now = Self::wall_millis().saturating_add(self.0.offset_ms.load(Ordering::Relaxed));
+        i64::try_from(now).unwrap_or(i64::MAX)
+    }
+
+    /// The same without what tests have added, to compare with another machine's clock.
+    pub fn wall_millis() -> u64 {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let offset = Duration::from_millis(self.0.offset_ms.load(Ordering::Relaxed));
-        i64::try_from(wall.saturating_add(offset).as_millis()).unwrap_or(i64::MAX)
+        u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Seconds since the Unix epoch, as request signatures count them.

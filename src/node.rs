@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::config::{AppConfig, Config, ReplayConfig, ServerConfig};
 use crate::fanout::cluster::Cluster;
 use crate::replay::{Replay, ReplayHandle};
+use crate::sync::count_up;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::Tls;
 use crate::worker::mailbox::Mailbox;
@@ -113,11 +114,7 @@ impl Node {
 
     /// Counts a connection unless the node is full.
     pub fn admit_connection(&self) -> bool {
-        self.connections
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
-                (count < self.max_connections).then_some(count + 1)
-            })
-            .is_ok()
+        count_up(&self.connections, self.max_connections)
     }
 
     pub fn release_connection(&self) {
@@ -126,10 +123,7 @@ impl Node {
 
     /// Counts a connection that speaks HTTP, until the guard is dropped; `None` when there are too many.
     pub fn admit_http(self: &Arc<Self>) -> Option<HttpPlace> {
-        let admitted = self.http_connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
-            (count < self.max_http_connections).then_some(count + 1)
-        });
-        admitted.is_ok().then(|| {
+        count_up(&self.http_connections, self.max_http_connections).then(|| {
             self.metrics.http_connections.inc();
             HttpPlace(Arc::clone(self))
         })
@@ -184,7 +178,7 @@ impl Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unready {
     Draining,
-    /// It has not reached Redis for too long.
+    /// It has not reached Redis, or Redis has refused it, for too long.
     CutOff,
 }
 

@@ -1,5 +1,6 @@
 //! A load of your choice on any server that speaks the Pusher protocol.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -16,9 +17,10 @@ use crate::target::Target;
 
 #[derive(Args, Debug)]
 pub struct Options {
-    /// The server; plain http or ws, with the path prefix if it has one
-    #[arg(long, env = "TIDEWIRE_URL", default_value = "http://127.0.0.1:6001")]
-    url: Target,
+    /// The server; plain http or ws, with the path prefix if it has one. Several with commas in between are nodes of one
+    /// cluster: connections and triggers are spread over them, as a load balancer does
+    #[arg(long, env = "TIDEWIRE_URL", default_value = "http://127.0.0.1:6001", value_delimiter = ',')]
+    url: Vec<Target>,
     #[arg(long, env = "TIDEWIRE_APP_ID", default_value = "1")]
     app_id: String,
     #[arg(long, env = "TIDEWIRE_APP_KEY", default_value = "app-key")]
@@ -47,9 +49,9 @@ pub struct Options {
     /// Handshakes at a time
     #[arg(long, default_value_t = 64)]
     in_flight: usize,
-    /// Process id of the server, if it runs here: then its CPU time and memory are reported
-    #[arg(long)]
-    pid: Option<u32>,
+    /// Process ids of the servers, if they run here: then their CPU time and memory are reported
+    #[arg(long, value_delimiter = ',')]
+    pid: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -78,18 +80,19 @@ pub fn run(options: &Options) -> Result<()> {
         id: options.app_id.clone(),
         key: options.key.clone(),
         secret: options.secret.clone(),
-        path_prefix: options.url.path_prefix.clone(),
+        path_prefix: options.url[0].path_prefix.clone(),
     };
+    let is_one = options.url.iter().all(|url| url.path_prefix == app.path_prefix);
+    ensure!(is_one, "all servers have the same path prefix");
     let channels = Channels { prefix: options.kind.prefix(), count: options.channels };
     let mut fields = open(options, &app, channels)?;
-    let pids: Vec<u32> = options.pid.into_iter().collect();
-    if !pids.is_empty() {
-        println!("memory       {:.1} MB resident", procfs::memory(&pids)?.resident as f64 / 1e6);
+    for pid in &options.pid {
+        println!("memory       {:.1} MB resident", procfs::memory(&[*pid])?.resident as f64 / 1e6);
     }
     if options.rate <= 0.0 {
         std::thread::sleep(Duration::from_secs(options.seconds));
     } else {
-        publish(options, &app, channels, &mut fields, &pids)?;
+        publish(options, &app, channels, &mut fields, &options.pid)?;
     }
     fields.iter_mut().try_for_each(|(field, _)| field.close())
 }
@@ -98,13 +101,12 @@ pub fn run(options: &Options) -> Result<()> {
 fn open(options: &Options, app: &App, channels: Channels<'_>) -> Result<Vec<(Field, Vec<u64>)>> {
     let begin = Instant::now();
     let mut fields = Vec::new();
-    for first in (0..options.connections).step_by(MAX_CONNECTIONS) {
-        let count = (options.connections - first).min(MAX_CONNECTIONS);
+    for (first, count, address) in shares(options) {
         let mut members = vec![0; options.channels];
         (first..first + count).for_each(|number| members[number % options.channels] += 1);
         let mut field = Field::new()?;
         field.open_as(Open {
-            address: options.url.address,
+            address,
             count,
             in_flight: options.in_flight,
             first,
@@ -118,6 +120,19 @@ fn open(options: &Options, app: &App, channels: Channels<'_>) -> Result<Vec<(Fie
     Ok(fields)
 }
 
+/// First connection, number of connections and server of each receiving process.
+fn shares(options: &Options) -> Vec<(usize, usize, SocketAddr)> {
+    let (all, targets) = (options.connections, options.url.len());
+    let mut shares = Vec::new();
+    for (number, url) in options.url.iter().enumerate() {
+        let (begin, end) = (all * number / targets, all * (number + 1) / targets);
+        for first in (begin..end).step_by(MAX_CONNECTIONS) {
+            shares.push((first, (end - first).min(MAX_CONNECTIONS), url.address));
+        }
+    }
+    shares
+}
+
 fn publish(
     options: &Options,
     app: &App,
@@ -125,7 +140,8 @@ fn publish(
     fields: &mut [(Field, Vec<u64>)],
     pids: &[u32],
 ) -> Result<()> {
-    let mut publisher = Publisher::connect(options.url.address, options.publishers)?;
+    let addresses: Vec<SocketAddr> = options.url.iter().map(|url| url.address).collect();
+    let mut publisher = Publisher::over(&addresses, options.publishers.max(addresses.len()))?;
     fields.iter_mut().try_for_each(|(field, _)| field.start_timing())?;
     let cpu = |pids: &[u32]| if pids.is_empty() { Ok(Duration::ZERO) } else { procfs::cpu(pids) };
     let (begin, before) = (Instant::now(), cpu(pids)?);
@@ -164,7 +180,7 @@ fn publish(
 
 impl Latency {
     /// The worse of each figure: percentiles of several receivers cannot be added up.
-    fn or(&self, other: &Latency) -> Latency {
+    pub fn or(&self, other: &Latency) -> Latency {
         Latency {
             count: self.count + other.count,
             p50: self.p50.max(other.p50),
@@ -181,5 +197,28 @@ impl std::fmt::Display for Latency {
         let [p50, p90, p99, p999, max] = [self.p50, self.p90, self.p99, self.p999, self.max]
             .map(|microseconds| microseconds as f64 / 1000.0);
         write!(f, "p50 {p50:.2}, p90 {p90:.2}, p99 {p99:.2}, p99.9 {p999:.2}, max {max:.2}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn connections_are_spread_over_all_servers() {
+        let urls = "http://127.0.0.1:1,http://127.0.0.1:2";
+        let line = ["load", "-c", "40001", "--url", urls];
+        let shares = shares(&Line::parse_from(line).options);
+        let ports: Vec<_> =
+            shares.iter().map(|(first, count, address)| (*first, *count, address.port())).collect();
+        assert_eq!(ports, [(0, 19_000, 1), (19_000, 1_000, 1), (20_000, 19_000, 2), (39_000, 1_001, 2)]);
     }
 }

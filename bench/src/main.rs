@@ -28,7 +28,8 @@ use tidewire_bench::{api, frame, procfs, random};
 ///
 /// `suite` measures a server against the physical limit: everything is compared with plain loops of send() over as
 /// many sockets, in the same run. `load` puts a load of your choice on any server that speaks the Pusher protocol
-/// and tells how long events took.
+/// and tells how long events took. `soak` keeps several servers on a Redis busy and says at the end whether anything was lost
+/// or grew.
 #[derive(Parser)]
 #[command(version, max_term_width = 110)]
 struct Cli {
@@ -42,6 +43,8 @@ enum Command {
     Suite(suite::Options),
     /// Put load on a running server and report latency and losses
     Load(load::Options),
+    /// Keep nodes on a Redis busy for long: every event counted, memory watched
+    Soak(scenario::cluster::soak::Options),
     /// Receive and count (started by the others)
     #[command(hide = true)]
     Sink,
@@ -60,6 +63,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Suite(options) => suite::run(options),
         Command::Load(options) => load::run(&options),
+        Command::Soak(options) => scenario::cluster::soak::run(&options),
         Command::Sink => sink::run(),
         Command::Bare { threads } => bare::run(threads),
         Command::Answer => answer::run(),

@@ -100,6 +100,14 @@ impl Subject {
         each.sum()
     }
 
+    /// What the server complained of since it was started.
+    pub fn complaints(&self) -> Vec<String> {
+        let log = self.process.as_ref().map(|server| fs::read_to_string(&server.log).unwrap_or_default());
+        let is_complaint =
+            |line: &&str| line.contains(r#""level":"WARN""#) || line.contains(r#""level":"ERROR""#);
+        log.unwrap_or_default().lines().filter(is_complaint).map(str::to_owned).collect()
+    }
+
     /// What the server wrote, for errors.
     pub fn trouble(&self) -> String {
         let log = self.process.as_ref().map(|server| fs::read_to_string(&server.log).unwrap_or_default());
@@ -142,6 +150,7 @@ impl Server {
             .env("TIDEWIRE_SERVER__WORKERS", workers.to_string())
             .env("TIDEWIRE_ADMIN__LISTEN", "127.0.0.1:0")
             .env("TIDEWIRE_LOG", "warn")
+            .env("TIDEWIRE_LOG__FORMAT", "json")
             .env("TIDEWIRE_APP_ID", &app.id)
             .env("TIDEWIRE_APP_KEY", &app.key)
             .env("TIDEWIRE_APP_SECRET", &app.secret)

@@ -12,7 +12,12 @@ use crate::stage::Options;
 use crate::{Cli, name};
 
 /// Those that take long come first, so that none of them is left over at the end.
-const SCENARIOS: [&[&str]; 28] = [
+const SCENARIOS: [&[&str]; 33] = [
+    &["cluster-sentinel"],
+    &["cluster-masters"],
+    &["cluster-outage"],
+    &["cluster-half-open"],
+    &["cluster-flush"],
     &["cluster-cut"],
     &["cluster-kill"],
     &["cluster-redis"],

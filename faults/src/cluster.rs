@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::json;
@@ -14,7 +15,7 @@ use crate::balancer::Balancer;
 use crate::history::{Act, History, Record};
 use crate::http::Connection;
 use crate::proxy::Proxy;
-use crate::redis::{Loss, Redis};
+use crate::redis::{Change, Form, Redis, free_address};
 use crate::server::{Server, Setup};
 use crate::stage::{Options, Target};
 
@@ -24,7 +25,19 @@ const CALM: Duration = Duration::from_millis(2_500);
 
 pub struct Node {
     pub server: Server,
-    pub wire: Proxy,
+    /// To a Redis that is alone.
+    wire: Option<Proxy>,
+}
+
+/// Why nobody reaches Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Away {
+    /// It ends in good order, and is started again.
+    Ended,
+    /// Every node is cut off from it.
+    Cut,
+    /// SIGSTOP: connections are there, and nothing is answered.
+    Hung,
 }
 
 pub struct Cluster {
@@ -36,6 +49,13 @@ pub struct Cluster {
     /// Everything is as it should be from then on.
     calm_at: Instant,
     app: App,
+}
+
+/// `redis.node_timeout` and `redis.unready_after`, in whole seconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    pub node_timeout: Duration,
+    pub unready_after: Duration,
 }
 
 /// A fault that goes on, of one node or of Redis.
@@ -61,25 +81,27 @@ impl Cluster {
         options: &Options,
         directory: &Path,
         setup: &Setup,
-        loss: Loss,
-        node_timeout: Duration,
+        form: Form,
+        timing: &Timing,
         outages: History,
     ) -> Result<Self> {
-        let redis = Redis::start(&directory.join("redis"), loss)?;
+        let redis = Redis::start(&directory.join("redis"), form)?;
         let mut nodes = Vec::new();
         for number in 0..NODES {
-            let wire = Proxy::start(redis.address)?;
+            let wire = redis.address().map(Proxy::start).transpose()?;
             let mut setup = setup.clone();
-            setup.redis = Some(json!({
-                "url": Redis::url_through(wire.address()),
-                "node_timeout": format!("{}s", node_timeout.as_secs()),
-            }));
+            let mut settings = redis.settings(wire.as_ref().map(Proxy::address));
+            settings["node_timeout"] = json!(format!("{}s", timing.node_timeout.as_secs()));
+            settings["unready_after"] = json!(format!("{}s", timing.unready_after.as_secs()));
+            setup.redis = Some(settings);
+            setup.admin = Some(free_address()?);
             let directory = directory.join(format!("node{number}"));
             nodes.push(Node { server: Server::new(options, &directory, setup)?, wire });
         }
         let balancer = Balancer::new(nodes.iter().map(|node| node.server.address).collect());
         let app = nodes[0].server.app.clone();
         let calm_at = Instant::now();
+        let node_timeout = timing.node_timeout;
         let mut cluster = Self { redis, nodes, balancer, node_timeout, outages, calm_at, app };
         for node in &mut cluster.nodes {
             node.server.spawn()?;
@@ -133,18 +155,28 @@ impl Cluster {
         Ok(())
     }
 
-    /// Between a node and Redis: cut, or with `is_held` half open.
+    fn wires(&self) -> impl Iterator<Item = &Proxy> {
+        self.nodes.iter().filter_map(|node| node.wire.as_ref())
+    }
+
+    /// Between a node and Redis: cut, or with `is_held` nothing gets through.
     pub fn cut(&mut self, node: usize, pause: Duration, is_held: bool) {
         let outage = self.begin(if is_held { "hold" } else { "cut" }, Some(node));
-        let wire = &self.nodes[node].wire;
-        if is_held {
-            wire.hold()
-        } else {
-            wire.cut()
+        if let Some(wire) = &self.nodes[node].wire {
+            if is_held {
+                wire.hold()
+            } else {
+                wire.cut()
+            }
+            std::thread::sleep(pause);
+            wire.heal();
         }
-        std::thread::sleep(pause);
-        wire.heal();
         self.end(outage);
+    }
+
+    /// The connections of these nodes to Redis are dead from now on, and nobody is told.
+    pub fn swallow(&self, nodes: impl Iterator<Item = usize>) {
+        nodes.filter_map(|node| self.nodes[node].wire.as_ref()).for_each(Proxy::swallow);
     }
 
     /// SIGTERM, and back when it has ended.
@@ -164,6 +196,39 @@ impl Cluster {
         self.redis.stop()?;
         std::thread::sleep(pause);
         self.redis.restart()?;
+        self.end(outage);
+        Ok(())
+    }
+
+    /// From now on no node reaches Redis.
+    pub fn lose_redis(&mut self, how: Away) -> Result<Vec<Outage>> {
+        let mut outages = vec![self.begin("redis", None)];
+        match how {
+            Away::Ended => self.redis.stop()?,
+            Away::Hung => self.redis.signal(Signal::STOP)?,
+            Away::Cut => self.wires().for_each(Proxy::cut),
+        }
+        if how != Away::Ended {
+            // Redis has gone on, and leases have run out in it: the first to be back takes the others for dead.
+            outages.extend((0..NODES).map(|node| self.begin("cut", Some(node))));
+        }
+        Ok(outages)
+    }
+
+    pub fn find_redis(&mut self, how: Away, outages: Vec<Outage>) -> Result<()> {
+        match how {
+            Away::Ended => self.redis.restart()?,
+            Away::Hung => self.redis.signal(Signal::CONT)?,
+            Away::Cut => self.wires().for_each(Proxy::heal),
+        }
+        outages.into_iter().for_each(|outage| self.end(outage));
+        Ok(())
+    }
+
+    /// Another master takes over.
+    pub fn change_master(&mut self, round: usize, how: Change) -> Result<()> {
+        let outage = self.begin("fail-over", None);
+        self.redis.change_master(round, how)?;
         self.end(outage);
         Ok(())
     }

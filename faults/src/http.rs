@@ -11,6 +11,8 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// A repeat of an earlier publish, recognised by its key.
     pub is_repeat: bool,
+    /// `Retry-After`, in seconds.
+    pub retry_after: Option<u64>,
     closes: bool,
     length: usize,
 }
@@ -99,6 +101,7 @@ impl Answer {
             status,
             body: bytes[end + 4..length].to_vec(),
             is_repeat: header("tidewire-deduplicated") == Some("true"),
+            retry_after: header("retry-after").and_then(|seconds| seconds.parse().ok()),
             closes: header("connection") == Some("close"),
             length,
         }))
@@ -117,6 +120,7 @@ mod tests {
         }
         let answer = Answer::parse(bytes).unwrap().unwrap();
         assert_eq!((answer.status, answer.is_repeat, answer.closes), (200, true, false));
+        assert_eq!(answer.retry_after, None);
         assert_eq!((answer.body.as_slice(), answer.length), (&b"{}"[..], bytes.len() - 4));
     }
 }

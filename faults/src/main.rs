@@ -30,9 +30,10 @@ use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
 use self::check::Report;
+use self::cluster::Away;
 use self::disk::CannotMount;
 use self::junit::{Case, Verdict};
-use self::redis::{Loss, NoRedis};
+use self::redis::{Form, Loss, NoRedis};
 use self::scenario::damage::{self, Harm};
 use self::scenario::{
     cap, churn, drain, full, generation, herd, kill, nodes, purge, rollback, slow, soak, stop, trim,
@@ -152,6 +153,22 @@ enum Command {
         #[arg(long, value_enum, default_value = "nothing")]
         loses: Loss,
     },
+    /// No node reaches Redis for a while
+    ClusterOutage {
+        /// How long, one after the other: 2s,20s,5m
+        #[arg(long, value_delimiter = ',', value_parser = duration)]
+        outages: Vec<Duration>,
+        #[arg(long, value_enum, default_value = "ended")]
+        how: Away,
+    },
+    /// A connection to Redis that is dead without an end
+    ClusterHalfOpen,
+    /// SCRIPT FLUSH under load
+    ClusterFlush,
+    /// A master that dies, or is told to go, and Sentinel
+    ClusterSentinel,
+    /// The same in a Redis Cluster
+    ClusterMasters,
     /// SIGTERM for one node after the other
     ClusterDrain,
     /// All faults of a cluster in any order
@@ -217,6 +234,15 @@ fn play(options: &Options, command: &Command) -> Result<Report> {
         Command::ClusterStop => nodes::stop::run(options),
         Command::ClusterCut => nodes::cut::run(options),
         Command::ClusterRedis { loses } => nodes::redis::run(options, *loses),
+        Command::ClusterOutage { outages, how } => {
+            let usual = options.pick([1, 5].as_slice(), &[2, 20, 300]);
+            let usual: Vec<Duration> = usual.iter().copied().map(Duration::from_secs).collect();
+            nodes::outage::run(options, *how, if outages.is_empty() { &usual } else { outages })
+        }
+        Command::ClusterHalfOpen => nodes::half_open::run(options),
+        Command::ClusterFlush => nodes::flush::run(options),
+        Command::ClusterSentinel => nodes::fail_over::run(options, Form::Sentinel),
+        Command::ClusterMasters => nodes::fail_over::run(options, Form::Masters),
         Command::ClusterDrain => nodes::drain::run(options),
         Command::ClusterSoak { seconds } => nodes::soak::run(options, Duration::from_secs(*seconds)),
         Command::All { .. } | Command::Check { .. } => bail!("no scenario of its own"),
@@ -250,6 +276,15 @@ fn name(command: &Command) -> String {
         Command::ClusterRedis { loses: Loss::Everything } => {
             "a Redis that forgets is told to those it concerns"
         }
+        Command::ClusterOutage { how: Away::Ended, .. } => {
+            "without a Redis triggers are refused, and all comes back"
+        }
+        Command::ClusterOutage { how: Away::Cut, .. } => "a Redis that no node reaches loses nothing",
+        Command::ClusterOutage { how: Away::Hung, .. } => "a Redis that hangs loses nothing",
+        Command::ClusterHalfOpen => "a dead connection to Redis is noticed and replaced",
+        Command::ClusterFlush => "a script flush is noticed by nobody",
+        Command::ClusterSentinel => "a fail-over by Sentinel is told to those it concerns",
+        Command::ClusterMasters => "a master of a Redis Cluster that is lost is told to those it concerns",
         Command::ClusterDrain => "a rolling restart of three nodes loses nothing",
         Command::ClusterSoak { .. } => "a cluster under all its faults",
         Command::Damage { harm, open } => {
@@ -294,6 +329,18 @@ fn summary(cases: &[Case]) -> ExitCode {
     }
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     ExitCode::from(u8::from(failed > 0))
+}
+
+/// `500ms`, `20s` or `5m`.
+fn duration(text: &str) -> Result<Duration> {
+    let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = (text[..end].parse::<u64>()?, &text[end..]);
+    Ok(match unit {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number * 60),
+        _ => bail!("a number and ms, s or m"),
+    })
 }
 
 fn check_again(directory: &std::path::Path) -> ExitCode {

@@ -1,4 +1,4 @@
-//! The wire between a node and Redis, to be cut, held and healed.
+//! The wire between a node and Redis, to be cut, held, swallowed and healed.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -21,6 +21,8 @@ struct Line {
 
 struct State {
     way: Way,
+    /// How often what is open was swallowed: a connection from before the last time is dead.
+    swallowed: u64,
     /// Both ends of each connection, to end them.
     ends: Vec<TcpStream>,
 }
@@ -39,7 +41,7 @@ impl Proxy {
     pub fn start(target: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
-        let state = Mutex::new(State { way: Way::Open, ends: Vec::new() });
+        let state = Mutex::new(State { way: Way::Open, swallowed: 0, ends: Vec::new() });
         let line = Arc::new(Line { target, state, changed: Condvar::new() });
         let own = Arc::clone(&line);
         thread::Builder::new().name("proxy".into()).spawn(move || {
@@ -68,6 +70,12 @@ impl Proxy {
     /// A peer that has vanished: what is sent stays on the way.
     pub fn hold(&self) {
         self.line.turn(Way::Held);
+    }
+
+    /// Connections that are open stay so, and nothing ever comes out of them again: what was between both ends has
+    /// forgotten them. New ones are carried.
+    pub fn swallow(&self) {
+        self.line.state().swallowed += 1;
     }
 
     /// What was held comes through now.
@@ -110,22 +118,30 @@ impl Line {
         if !self.is_open() {
             return;
         }
+        let born = self.state().swallowed;
         let Ok(redis) = TcpStream::connect(self.target) else { return };
         let (Ok(one), Ok(other)) = (node.try_clone(), redis.try_clone()) else { return };
         self.state().ends.extend([one, other]);
         thread::scope(|scope| {
-            scope.spawn(|| self.pump(node, &redis));
-            self.pump(&redis, node);
+            scope.spawn(|| self.pump(node, &redis, born));
+            self.pump(&redis, node, born);
         });
     }
 
-    fn pump(&self, mut from: &TcpStream, mut to: &TcpStream) {
+    fn pump(&self, mut from: &TcpStream, mut to: &TcpStream, born: u64) {
         let _ = from.set_nodelay(true);
         let mut block = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut block) {
-            if !self.is_open() || to.write_all(&block[..count]).is_err() {
+            if !self.is_open() {
                 break;
             }
+            if self.state().swallowed == born && to.write_all(&block[..count]).is_err() {
+                break;
+            }
+        }
+        if self.state().swallowed != born {
+            // Not even its end is told to the other one, who has to find out.
+            return;
         }
         let _ = from.shutdown(Shutdown::Both);
         let _ = to.shutdown(Shutdown::Both);
@@ -157,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wire_is_held_cut_and_healed() {
+    fn a_wire_is_held_cut_healed_and_swallowed() {
         let proxy = Proxy::start(echo()).unwrap();
         let connect = || {
             let stream = TcpStream::connect(proxy.address()).unwrap();
@@ -178,6 +194,11 @@ mod tests {
         assert!(ask(&mut stream).is_err());
         assert!(ask(&mut connect()).is_err());
         proxy.heal();
+        let mut stream = connect();
+        assert_eq!(ask(&mut stream).unwrap(), b'a');
+        proxy.swallow();
         assert_eq!(ask(&mut connect()).unwrap(), b'a');
+        let error = ask(&mut stream).unwrap_err();
+        assert!(matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut));
     }
 }

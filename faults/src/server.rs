@@ -22,6 +22,7 @@ use crate::stage::{Options, Target};
 
 /// A debug build on a busy machine, with a store to read.
 const START: Duration = Duration::from_secs(30);
+const READY: &[u8] = b"GET /ready HTTP/1.1\r\nHost: faults\r\n\r\n";
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -41,6 +42,8 @@ pub struct Setup {
     pub on_store_error: &'static str,
     /// `redis`: the server is one of several nodes.
     pub redis: Option<Value>,
+    /// `admin.listen`; `None` = off.
+    pub admin: Option<SocketAddr>,
 }
 
 pub struct Server {
@@ -102,7 +105,7 @@ impl Server {
                 "outbox_bytes": self.setup.outbox_bytes,
                 "max_handshakes": 16_384,
             },
-            "admin": { "listen": "off" },
+            "admin": { "listen": self.setup.admin.map_or("off".to_owned(), |address| address.to_string()) },
             "log": { "level": "info", "format": "compact" },
             "replay": {
                 "store": "sqlite",
@@ -155,11 +158,29 @@ impl Server {
         command
     }
 
+    /// A metric without labels.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let mut connection =
+            Connection::new(self.setup.admin.context("no admin port")?, Duration::from_secs(5));
+        let answer = connection.call(b"GET /metrics HTTP/1.1\r\nHost: faults\r\n\r\n")?;
+        let text = String::from_utf8_lossy(&answer.body);
+        let value = |line: &str| {
+            let rest = line.strip_prefix(name)?;
+            rest.strip_prefix("{}").unwrap_or(rest).strip_prefix(' ')?.parse().ok()
+        };
+        text.lines().find_map(value).with_context(|| format!("the server does not tell {name}"))
+    }
+
+    /// What `GET /ready` is answered.
+    pub fn readiness(&self) -> Result<u16> {
+        let mut connection = Connection::new(self.address, Duration::from_secs(5));
+        Ok(connection.call(READY)?.status)
+    }
+
     pub fn wait_until_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + START;
         let mut connection = Connection::new(self.address, Duration::from_secs(1));
-        let request = b"GET /ready HTTP/1.1\r\nHost: faults\r\n\r\n";
-        while !connection.call(request).is_ok_and(|answer| answer.status == 200) {
+        while !connection.call(READY).is_ok_and(|answer| answer.status == 200) {
             if let Some(status) = self.exited()? {
                 bail!("the server ended with {status}: {}", self.last_words());
             }

@@ -83,8 +83,18 @@ pub fn setup(replay: Value) -> Setup {
     let limits = json!({ "max_replay_messages": MAX_REPLAY, "max_message_bytes": 65_536 });
     let on_store_error = "reject";
     let (store_bytes, outbox_bytes, drain_seconds, disk_bytes) = (16 << 30, 1 << 20, 1, None);
-    let redis = None;
-    Setup { replay, limits, store_bytes, outbox_bytes, drain_seconds, disk_bytes, on_store_error, redis }
+    let (redis, admin) = (None, None);
+    Setup {
+        replay,
+        limits,
+        store_bytes,
+        outbox_bytes,
+        drain_seconds,
+        disk_bytes,
+        on_store_error,
+        redis,
+        admin,
+    }
 }
 
 pub const MAX_REPLAY: u64 = 1_000_000;
@@ -228,6 +238,10 @@ impl<T: Target> Stage<T> {
     /// Where publishers write what they did.
     pub fn published(&self) -> &History {
         &self.published
+    }
+
+    pub fn app(&self) -> &App {
+        self.server.app()
     }
 
     /// One that sends when it is told to.

@@ -17,7 +17,7 @@ pub const MAX_HISTORY_LIMIT: usize = 1000;
 
 /// Which message comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HistoryDirection {
+pub enum Direction {
     /// The newest.
     #[default]
     Backward,
@@ -25,7 +25,7 @@ pub enum HistoryDirection {
     Forward,
 }
 
-impl HistoryDirection {
+impl Direction {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Backward => "backward",
@@ -45,7 +45,7 @@ impl HistoryDirection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryQuery {
     /// That of the cursor where there is one.
-    pub direction: HistoryDirection,
+    pub direction: Direction,
     /// 1 to [`MAX_HISTORY_LIMIT`].
     pub limit: usize,
     /// Where to begin, in the direction.
@@ -61,7 +61,7 @@ pub struct HistoryQuery {
 impl Default for HistoryQuery {
     fn default() -> Self {
         Self {
-            direction: HistoryDirection::default(),
+            direction: Direction::default(),
             limit: DEFAULT_HISTORY_LIMIT,
             from: None,
             to: None,
@@ -90,7 +90,7 @@ impl HistoryQuery {
     }
 
     /// A cursor says all but the limit. The direction may be repeated, as loops over pages do.
-    fn follow(self, cursor: HistoryCursor, direction: Option<HistoryDirection>) -> Result<Self, ApiError> {
+    fn follow(self, cursor: HistoryCursor, direction: Option<Direction>) -> Result<Self, ApiError> {
         let given =
             [("from", self.from.is_some()), ("to", self.to.is_some()), ("since", self.since_ms.is_some())];
         if let Some((name, _)) = given.into_iter().find(|(_, is_given)| *is_given) {
@@ -114,10 +114,8 @@ impl HistoryQuery {
             return Ok(self);
         }
         Err(ApiError::bad_request(match self.direction {
-            HistoryDirection::Backward => {
-                "Invalid parameter: to must be before from when direction is backward"
-            }
-            HistoryDirection::Forward => "Invalid parameter: to must be after from when direction is forward",
+            Direction::Backward => "Invalid parameter: to must be before from when direction is backward",
+            Direction::Forward => "Invalid parameter: to must be after from when direction is forward",
         }))
     }
 }
@@ -134,10 +132,10 @@ fn filled<'q>(query: &'q ApiQuery<'_>, name: &str) -> Option<&'q str> {
     query.get(name).filter(|value| !value.is_empty())
 }
 
-fn direction(text: &str) -> Result<HistoryDirection, ApiError> {
+fn direction(text: &str) -> Result<Direction, ApiError> {
     match text {
-        "backward" => Ok(HistoryDirection::Backward),
-        "forward" => Ok(HistoryDirection::Forward),
+        "backward" => Ok(Direction::Backward),
+        "forward" => Ok(Direction::Forward),
         other => Err(ApiError::bad_request(format!(
             "Invalid parameter: direction '{}' must be backward or forward",
             shortened(other)
@@ -175,7 +173,7 @@ fn cursor(text: &str) -> Result<HistoryCursor, ApiError> {
 /// Where a page ended, for the next one. Written in base64url, and opaque to whoever passes it on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryCursor {
-    pub direction: HistoryDirection,
+    pub direction: Direction,
     /// Where to begin.
     pub serial: u64,
     /// Where to end; `None` is the end of the log.
@@ -197,7 +195,7 @@ impl HistoryCursor {
     }
 
     fn to_bytes(self) -> [u8; Self::BYTES] {
-        let forward = if self.direction == HistoryDirection::Forward { Self::FORWARD } else { 0 };
+        let forward = if self.direction == Direction::Forward { Self::FORWARD } else { 0 };
         let bounded = if self.bound.is_some() { Self::BOUNDED } else { 0 };
         let mut bytes = [0; Self::BYTES];
         bytes[..2].copy_from_slice(&[Self::VERSION, forward | bounded]);
@@ -215,8 +213,8 @@ impl HistoryCursor {
         let (bound, rest) = rest.split_first_chunk()?;
         let (nonce, generation) = rest.split_first_chunk()?;
         let direction = match flags & Self::FORWARD {
-            0 => HistoryDirection::Backward,
-            _ => HistoryDirection::Forward,
+            0 => Direction::Backward,
+            _ => Direction::Forward,
         };
         let bound = match (flags & Self::BOUNDED, u64::from_be_bytes(*bound)) {
             (0, 0) => None,

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::http_auth::ApiQuery;
 use crate::{DataToken, SocketId, ValidChannel, json};
 
-pub use crate::history::{HistoryCursor, HistoryDirection, HistoryQuery};
+pub use crate::history::{HistoryCursor, HistoryQuery};
 
 /// Names that belong to the protocol; publishers may not use them (2.6).
 const RESERVED_EVENT_PREFIXES: [&str; 2] = ["pusher:", "pusher_internal:"];

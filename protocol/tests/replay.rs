@@ -7,7 +7,7 @@ use proptest::option;
 use proptest::prelude::*;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tidewire_protocol::history::{HistoryCursor, HistoryDirection, HistoryQuery};
+use tidewire_protocol::history::{Direction, HistoryCursor, HistoryQuery};
 use tidewire_protocol::replay::{Bounds, Generation, Reason, ReplayRequest};
 use tidewire_protocol::server_message::{self, ReplayAnswer, ReplayOutcome};
 use tidewire_protocol::{
@@ -204,7 +204,7 @@ proptest! {
         epoch in epoch(),
         text in "A[QA][A-D][-_A-Za-z0-9]{37}|[-_=A-Za-z0-9]{0,44}",
     ) {
-        let direction = if is_forward { HistoryDirection::Forward } else { HistoryDirection::Backward };
+        let direction = if is_forward { Direction::Forward } else { Direction::Backward };
         let cursor = HistoryCursor { direction, serial, bound, epoch };
         prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
         let query = format!("cursor={cursor}");

@@ -44,6 +44,7 @@ Configuration: a flag beats the environment, which beats the file, which beats t
                TIDEWIRE_SERVER__LISTEN=0.0.0.0:6001, TIDEWIRE_LIMITS__MAX_EVENT_BYTES=20000
   One app      TIDEWIRE_APP_ID, TIDEWIRE_APP_KEY, TIDEWIRE_APP_SECRET (or _SECRET_FILE);
                PUSHER_APP_ID, _KEY and _SECRET if nothing else defines an app
+  Many nodes   TIDEWIRE_REDIS__URL=redis://10.0.0.5:6379, or REDIS_URL, the same on each
   Others       PORT, RUST_LOG, TIDEWIRE_LOG, TIDEWIRE_APPS (a JSON array)
 
 Signals: SIGTERM and SIGINT close clients over server.drain_seconds, a second one stops at once.

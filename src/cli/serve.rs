@@ -203,7 +203,7 @@ fn announce(server: &Server, config: &Config, descriptors: DescriptorLimit, snip
     info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = ?server.addresses(),
-        admin = ?server.admin_addr(),
+        admin = server.admin_addr().map(tracing::field::display),
         path_prefix = config.server.path_prefix,
         config = source,
         redis = config.redis.is_on().then(|| config.redis.to_string()),

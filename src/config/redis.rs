@@ -130,6 +130,14 @@ impl RedisConfig {
         Some(Path::new(&self.tls_ca)).filter(|path| !path.as_os_str().is_empty())
     }
 
+    /// What all names in Redis begin with. Topics know no databases, so the prefix tells them apart.
+    pub fn namespace(&self) -> String {
+        match self.database() {
+            0 => self.prefix.clone(),
+            database => format!("{}@{database}", self.prefix),
+        }
+    }
+
     /// The database on the server; always 0 on a Redis Cluster.
     pub fn database(&self) -> u32 {
         self.url.parts().and_then(|url| url.database).unwrap_or(0)

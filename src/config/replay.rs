@@ -29,7 +29,7 @@ pub struct ReplayConfig {
     #[schemars(schema_with = "units::size_schema", extend("minimum" = 16_777_216))]
     pub max_bytes: u64,
     /// When a message cannot be stored: `reject` answers its publisher 503 and nobody gets it; `live_only` delivers it to
-    /// those who are connected, and tells whoever was away that something is missing.
+    /// those who are connected, and tells whoever was away that something is missing. With the `redis` store always `reject`.
     pub on_store_error: OnStoreError,
 }
 

@@ -4,6 +4,7 @@
 //! connections need is boxed, so that an idle one stays small.
 
 mod client_event;
+mod deferred;
 mod joining;
 mod receive;
 mod resume;

@@ -7,7 +7,7 @@ use tidewire_protocol::frame::{self, Message};
 use tidewire_protocol::message::ClientMessage;
 use tidewire_protocol::server_message;
 
-use super::{client_event, sign_in, subscribe};
+use super::{client_event, joining, sign_in, subscribe};
 use crate::worker::state::{Goodbye, State};
 
 /// Takes `bytes` that arrived for the open connection in `slot`, and acts on every message they complete.
@@ -53,14 +53,21 @@ fn act(state: &mut State, slot: u32, message: &Message<'_>) {
 fn act_on_text(state: &mut State, slot: u32, text: &str) {
     state.at(slot).app.metrics.messages_received.inc();
     match ClientMessage::parse(text) {
-        Ok(ClientMessage::Ping) => state.send_text(slot, &server_message::pong()),
-        Ok(ClientMessage::Pong) => {}
-        Ok(ClientMessage::Subscribe(request)) => subscribe::subscribe(state, slot, &request),
-        Ok(ClientMessage::Unsubscribe { channel }) => subscribe::unsubscribe(state, slot, &channel),
-        Ok(ClientMessage::SignIn { auth, user_data }) => sign_in::sign_in(state, slot, &auth, &user_data),
-        Ok(ClientMessage::ClientEvent { event, channel, data }) => {
+        Ok(message) if joining::defer(state, slot, &message, text) => {}
+        Ok(message) => act_on(state, slot, message),
+        Err(error) => state.refuse(slot, &Refusal::Message(error)),
+    }
+}
+
+pub fn act_on(state: &mut State, slot: u32, message: ClientMessage<'_>) {
+    match message {
+        ClientMessage::Ping => state.send_text(slot, &server_message::pong()),
+        ClientMessage::Pong => {}
+        ClientMessage::Subscribe(request) => subscribe::subscribe(state, slot, &request),
+        ClientMessage::Unsubscribe { channel } => subscribe::unsubscribe(state, slot, &channel),
+        ClientMessage::SignIn { auth, user_data } => sign_in::sign_in(state, slot, &auth, &user_data),
+        ClientMessage::ClientEvent { event, channel, data } => {
             client_event::relay(state, slot, &event, &channel, data);
         }
-        Err(error) => state.refuse(slot, &Refusal::Message(error)),
     }
 }

@@ -49,6 +49,8 @@ pub enum Beginning {
         /// Of the log in which it was found.
         epoch: Epoch,
         request: ReplayRequest,
+        /// What the subscriber's own signature leaves of the rule.
+        narrowing: Retention,
     },
     /// Live, though it asked for what was before.
     Gap {
@@ -170,7 +172,8 @@ pub fn begin<'a>(
     }
     let max_replay = settings.limits.max_replay_messages;
     check_rewind(name.as_str(), asked.start, rule, max_replay)?;
-    let retention = rule.retention().narrowed(retention_of(overrides));
+    let narrowing = retention_of(overrides);
+    let retention = rule.retention().narrowed(narrowing);
     if let Start::After(position) = asked.start {
         let now_ms = state.node.clock.unix_millis().unsigned_abs();
         let channel = state.at(slot).app.channels.get(name.as_str());
@@ -178,7 +181,7 @@ pub fn begin<'a>(
         // Of what cannot be replayed, only the store knows what is left.
         if resolved == Some(Ok(())) {
             let Position { epoch, serial: cursor } = position;
-            return Ok(Some(Beginning::After { cursor, epoch, request: asked }));
+            return Ok(Some(Beginning::After { cursor, epoch, request: asked, narrowing }));
         }
     }
     ask_store(state, slot, name, request, asked.start, retention, max_replay)?;
@@ -211,22 +214,21 @@ pub fn under_rule<'a>(
     }
 }
 
-/// The beginning, unless the log became another one while the subscription waited for the cluster.
-pub fn upon_entering(
-    channel: &str,
-    beginning: Beginning,
-    head: Option<Position>,
-) -> Result<Beginning, ReplayRefused<'_>> {
-    let (Beginning::After { cursor, epoch, request }, Some(head)) = (beginning, head) else {
-        return Ok(beginning);
-    };
-    if head.epoch.nonce != epoch.nonce {
-        return gap(channel, request, Reason::StreamReset, None);
+/// What the store found out of a subscription's beginning.
+fn found<'a>(
+    channel: &'a str,
+    asked: ReplayRequest,
+    narrowing: Retention,
+    resolved: Result<Resolved, StoreError>,
+) -> Result<Beginning, ReplayRefused<'a>> {
+    match resolved {
+        Ok(Resolved { verdict: Ok(cursor), bounds }) => {
+            let epoch = bounds.position().epoch;
+            Ok(Beginning::After { cursor, epoch, request: asked, narrowing })
+        }
+        Ok(Resolved { verdict: Err(reason), bounds }) => gap(channel, asked, reason, Some(bounds.floor)),
+        Err(_) => Err(Refusal::ReplayUnavailable { channel }.into()),
     }
-    if head.epoch.generation > epoch.generation && head.serial < cursor {
-        return gap(channel, request, Reason::RolledBack, None);
-    }
-    Ok(beginning)
 }
 
 fn overrides_of(request: &Subscribe<'_>) -> Result<Overrides, OverridesError> {
@@ -271,20 +273,58 @@ fn ask_store<'a>(
     max_replay: u64,
 ) -> Result<(), Refusal<'a>> {
     let channel = name.as_str();
-    let connection = state.reference(slot);
-    let mailboxes = Arc::clone(&state.node.mailboxes);
-    let stream = StreamName { app: state.at(slot).app.id.clone(), channel: name.as_str().into() };
-    let node = Arc::clone(&state.node);
-    let replay = node.replay.get().ok_or(Refusal::ReplayUnavailable { channel })?;
     let ticket = state.at(slot).replaying().wait(request);
-    let answer = move |resolved| {
-        let answer = Box::new(LogAnswer::Resolved { ticket, resolved });
-        mailboxes[connection.worker as usize].push(Job::Log(connection, answer));
-    };
-    replay.resolve(Arc::new(stream), start, retention, max_replay, Box::new(answer)).map_err(|Busy| {
+    let answer = move |resolved| LogAnswer::Resolved { ticket, resolved };
+    ask(state, slot, channel, start, retention, max_replay, answer).map_err(|Busy| {
         state.at(slot).replaying().cancel(channel);
         Refusal::ReplayUnavailable { channel }
     })
+}
+
+/// Asks the store again: the log became another one while the subscription waited for the cluster. The job that answers
+/// has the ticket. False when it cannot be asked.
+pub fn look_again(state: &mut State, slot: u32, ticket: u32, channel: &str, beginning: Beginning) -> bool {
+    let settings = state.at(slot).app.settings();
+    let (Beginning::After { request, narrowing, .. }, Some(rule)) =
+        (beginning, settings.replay.rule(channel))
+    else {
+        return false;
+    };
+    let retention = rule.retention().narrowed(narrowing);
+    let max_replay = settings.limits.max_replay_messages;
+    let answer = move |resolved| LogAnswer::FoundAgain { ticket, resolved };
+    ask(state, slot, channel, request.start, retention, max_replay, answer).is_ok()
+}
+
+/// What [`look_again`] came to.
+pub fn found_again(
+    channel: &str,
+    beginning: Beginning,
+    resolved: Result<Resolved, StoreError>,
+) -> Result<Beginning, ReplayRefused<'_>> {
+    match beginning {
+        Beginning::After { request, narrowing, .. } => found(channel, request, narrowing, resolved),
+        _ => Ok(beginning),
+    }
+}
+
+fn ask(
+    state: &mut State,
+    slot: u32,
+    channel: &str,
+    start: Start,
+    retention: Retention,
+    max_replay: u64,
+    answer: impl FnOnce(Result<Resolved, StoreError>) -> LogAnswer + Send + 'static,
+) -> Result<(), Busy> {
+    let connection = state.reference(slot);
+    let mailboxes = Arc::clone(&state.node.mailboxes);
+    let stream = StreamName { app: state.at(slot).app.id.clone(), channel: channel.into() };
+    let replay = state.node.replay.get().ok_or(Busy)?;
+    let done = move |resolved| {
+        mailboxes[connection.worker as usize].push(Job::Log(connection, Box::new(answer(resolved))));
+    };
+    replay.resolve(Arc::new(stream), start, retention, max_replay, Box::new(done))
 }
 
 impl State {
@@ -296,15 +336,9 @@ impl State {
             Ok(Some(asked)) => asked,
             _ => return,
         };
-        let beginning = match resolved {
-            Ok(Resolved { verdict: Ok(cursor), bounds }) => {
-                let epoch = bounds.position().epoch;
-                Ok(Beginning::After { cursor, epoch, request: asked })
-            }
-            Ok(Resolved { verdict: Err(reason), bounds }) => {
-                gap(&request.channel, asked, reason, Some(bounds.floor))
-            }
-            Err(_) => Err(Refusal::ReplayUnavailable { channel: &request.channel }.into()),
+        let beginning = match overrides_of(&request) {
+            Ok(overrides) => found(&request.channel, asked, retention_of(overrides), resolved),
+            Err(error) => Err(error.into()),
         };
         subscribe::subscribe_at(self, slot, &request, beginning);
     }
@@ -336,31 +370,4 @@ pub fn answer_of(beginning: Beginning, head: Option<Position>) -> Option<ReplayA
         }
     };
     Some(ReplayAnswer { position, outcome })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn after(position: Position, on_gap: OnGap) -> Beginning {
-        let request = ReplayRequest { start: Start::After(position), on_gap, not_from: None };
-        Beginning::After { cursor: position.serial, epoch: position.epoch, request }
-    }
-
-    #[test]
-    fn a_log_that_became_another_one_meanwhile_is_not_gone_on_with() {
-        let at = |text: &str| text.parse::<Position>().unwrap();
-        let upon = |from, head, on_gap| upon_entering("c", after(at(from), on_gap), Some(at(head)));
-        let gap = |reason| Beginning::Gap { reason, oldest: None };
-        let live = OnGap::default();
-        for head in ["a.1:15", "a.1:20", "a.2:15", "a.2:16"] {
-            assert_eq!(upon("a.1:15", head, live).unwrap(), after(at("a.1:15"), live), "{head}");
-        }
-        // What was delivered may be behind what is stored.
-        assert_eq!(upon("a.2:15", "a.1:14", live).unwrap(), after(at("a.2:15"), live));
-        assert_eq!(upon("a.1:15", "b.1:20", live).unwrap(), gap(Reason::StreamReset));
-        assert_eq!(upon("a.1:15", "a.2:14", live).unwrap(), gap(Reason::RolledBack));
-        let refused = upon("a.1:15", "b.1:20", OnGap::Reject).unwrap_err();
-        assert_eq!(refused.reason(), Some(Reason::StreamReset));
-    }
 }

@@ -32,9 +32,6 @@ pub fn subscribe(state: &mut State, slot: u32, request: &Subscribe<'_>) {
     };
     // What the URL asks for every subscription is for new ones.
     let goes_back = matches!(request.replay, Some(Ok(asked)) if asked.start != Start::Live);
-    if state.at(slot).joining.as_mut().is_some_and(|joining| joining.note_repeat(name.as_str())) {
-        return;
-    }
     if is_waiting(state, slot, name.as_str()) || (!goes_back && is_subscribed(state, slot, name.as_str())) {
         // The subscription that exists is untouched, so nobody hears of an error on the channel itself.
         return state.refuse(slot, &Refusal::AlreadySubscribed { channel: name.as_str() });
@@ -108,9 +105,6 @@ fn join(
         Ok(beginning) => beginning,
         Err(refused) => return refuse_replay(state, slot, name.as_str(), &refused),
     };
-    if let Some(outcome) = beginning.outcome() {
-        state.node.metrics.replay.count_resume(outcome);
-    }
     let position = log_position(&app, name.as_str());
     let log_position = position.as_ref().map(|position| position as LogPosition<'_>);
     if beginning != Beginning::Stock
@@ -162,7 +156,7 @@ pub fn unsubscribe(state: &mut State, slot: u32, channel: &str) {
     };
     match position {
         Some(position) => state.unsubscribe(slot, position),
-        None if was_waiting || joining::cancel(state, slot, channel) => {}
+        None if was_waiting => {}
         None => state.refuse(slot, &Refusal::NotSubscribed { channel }),
     }
 }
@@ -176,6 +170,7 @@ pub fn entered(
     beginning: Beginning,
 ) {
     let Subscribed { channel, joined: Joined { after, succeeded, cached, log_head, .. } } = subscribed;
+    count_resume(state, beginning);
     let lifetime = state
         .at(slot)
         .app
@@ -216,6 +211,7 @@ fn go_back(
     log_position: Option<LogPosition<'_>>,
     beginning: Beginning,
 ) {
+    count_resume(state, beginning);
     let head = log_position.map(|position| channel.begin_log(position));
     if let Some(answer) = resume::answer_of(beginning, head) {
         state.send_text(slot, &server_message::replay_resumed(channel.name(), &answer));
@@ -225,9 +221,16 @@ fn go_back(
     }
 }
 
+fn count_resume(state: &State, beginning: Beginning) {
+    if let Some(outcome) = beginning.outcome() {
+        state.node.metrics.replay.count_resume(outcome);
+    }
+}
+
 fn is_waiting(state: &mut State, slot: u32, channel: &str) -> bool {
-    let replaying = state.at(slot).replaying.as_ref();
-    replaying.is_some_and(|replaying| replaying.is_waiting_for(channel))
+    let connection = state.at(slot);
+    connection.replaying.as_ref().is_some_and(|replaying| replaying.is_waiting_for(channel))
+        || connection.joining.as_ref().is_some_and(|joining| joining.is_waiting_for(channel))
 }
 
 fn is_subscribed(state: &mut State, slot: u32, channel: &str) -> bool {

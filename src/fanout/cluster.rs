@@ -3,7 +3,6 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
@@ -17,10 +16,11 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::inbound::{Inbound, Notice, Notices, Subject, Topics};
 use super::keys;
-use super::message::{CachePart, Event, encode_event, encode_purged, encode_terminate};
+use super::message::{CachePart, Event, encode_event, encode_purged};
 use super::redis::state::State;
 use super::redis::transport::{PublishDone, Transport};
 use super::registry::{Parts, Registry};
+use super::step::Step;
 use crate::app::App;
 use crate::config::RedisConfig;
 use crate::hub::channel::Channel;
@@ -36,7 +36,7 @@ pub use super::redis::transport::LinkError;
 pub struct Cluster {
     state: State,
     notices: Arc<Notices>,
-    in_step: Arc<AtomicBool>,
+    step: Arc<Step>,
     node: Arc<OnceLock<std::sync::Weak<Node>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     unready_after: Duration,
@@ -66,13 +66,13 @@ impl Cluster {
     pub fn start(config: &RedisConfig, metrics: &Arc<Metrics>) -> anyhow::Result<Arc<Self>> {
         let (tell, told) = mpsc::sync_channel(1);
         let notices = Arc::new(Notices::default());
-        let in_step = Arc::new(AtomicBool::new(false));
+        let step = Arc::new(Step::default());
         let node = Arc::new(OnceLock::new());
         let fanout = Fanout {
             config: config.clone(),
             metrics: Arc::clone(metrics),
             notices: Arc::clone(&notices),
-            in_step: Arc::clone(&in_step),
+            step: Arc::clone(&step),
             node: Arc::clone(&node),
         };
         let thread = std::thread::Builder::new()
@@ -83,11 +83,11 @@ impl Cluster {
         Ok(Arc::new(Self {
             state,
             notices,
-            in_step,
+            step,
             node,
             thread: Mutex::new(Some(thread)),
             unready_after: config.unready_after,
-            prefix: config.prefix.as_str().into(),
+            prefix: config.namespace().into(),
         }))
     }
 
@@ -111,13 +111,14 @@ impl Cluster {
 
     /// Whether Redis can be reached, and the others know all that this node has.
     pub fn is_in_step(&self) -> bool {
-        self.is_connected() && self.in_step.load(Ordering::Relaxed)
+        self.is_connected() && self.step.is_in_step()
     }
 
     /// Whether new clients are better off on another node.
     pub fn is_cut_off(&self) -> bool {
         let limit = self.unready_after;
-        !limit.is_zero() && self.transport().disconnected_for().is_some_and(|time| time >= limit)
+        let since = self.transport().disconnected_for().max(self.step.refused_for());
+        !limit.is_zero() && since.is_some_and(|time| time >= limit)
     }
 
     /// What this node has of the channel may have changed.
@@ -129,6 +130,11 @@ impl Cluster {
     /// Whether somebody is signed in here as the user, or watches it, may have changed.
     pub fn touch_user(&self, app: &Arc<App>, user_id: &str) {
         self.notices.push(Notice::Touched(Subject::User { app: Arc::clone(app), user_id: user_id.into() }));
+    }
+
+    /// The app has other settings.
+    pub fn settings_changed(&self, app: &Arc<App>) {
+        self.notices.push(Notice::Settings(Arc::clone(app)));
     }
 
     /// Publishes an event that is neither kept nor has a key. `done` hears what became of it, unless this fails.
@@ -188,16 +194,7 @@ impl Cluster {
 
     /// Has every node close the connections that signed in as the user.
     pub async fn terminate(&self, app: &str, user_id: &str) -> Result<(), LinkError> {
-        let (answer, answered) = oneshot::channel();
-        let topic = self.state.keys().user_topic(app, user_id).into();
-        let done: PublishDone = Box::new(move |result| drop(answer.send(result)));
-        self.transport().publish(
-            keys::user_partition(app, user_id),
-            topic,
-            encode_terminate(),
-            Some(done),
-        )?;
-        answered.await.unwrap_or(Err(LinkError::Unknown))
+        self.state.terminate(app, user_id).await
     }
 
     /// What all nodes have of a channel.
@@ -280,7 +277,7 @@ struct Fanout {
     config: RedisConfig,
     metrics: Arc<Metrics>,
     notices: Arc<Notices>,
-    in_step: Arc<AtomicBool>,
+    step: Arc<Step>,
     node: Arc<OnceLock<std::sync::Weak<Node>>>,
 }
 
@@ -298,25 +295,34 @@ impl Fanout {
                 Ok(connected) => connected,
                 Err(error) => return drop(tell.send(Err(error.into()))),
             };
-            let state = State::new(transport, &self.config.prefix);
+            let state = State::new(transport, &self.config.namespace());
             let topics = Arc::new(Topics::default());
-            let inbound = Inbound {
-                topics: Arc::clone(&topics),
-                notices: Arc::clone(&self.notices),
-                metrics: Arc::clone(&self.metrics),
-            };
+            let (notices, metrics) = (Arc::clone(&self.notices), Arc::clone(&self.metrics));
+            let inbound = Arc::new(Inbound::new(Arc::clone(&topics), notices, metrics));
             let registry = Registry::new(Parts {
                 state: state.clone(),
                 topics,
                 notices: self.notices,
                 metrics: self.metrics,
                 node_timeout: self.config.node_timeout,
-                in_step: self.in_step,
+                step: self.step,
                 node: self.node,
             });
-            spawn_local(driver.run(Arc::new(inbound)));
+            tokio::spawn(Arc::clone(&inbound).end_bursts());
+            spawn_local(driver.run(inbound));
+            if let Err(error) = state.rehearse().await {
+                let advice = "if it is NOPERM, see docs/cluster.md for what the user of redis.username needs";
+                return drop(tell.send(Err(anyhow::anyhow!(
+                    "Redis does not do what a cluster needs: {error}; {advice}"
+                ))));
+            }
             if tell.send(Ok(state)).is_ok() {
-                registry.run().await;
+                // What is awaited here is polled whenever anything moves; the registry has its own task.
+                if let Err(error) = spawn_local(registry.run()).await
+                    && let Ok(panic) = error.try_into_panic()
+                {
+                    std::panic::resume_unwind(panic);
+                }
             }
         });
     }

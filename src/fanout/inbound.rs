@@ -1,6 +1,6 @@
 //! What comes from the other nodes, taken to the channels and users of this one.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -16,12 +16,20 @@ use crate::hub::channel::{CacheEntry, Channel};
 use crate::replay::store::StreamName;
 use crate::sync::lock;
 use crate::telemetry::metrics::Metrics;
+use crate::worker::mailbox::{Hold, Mailbox};
 
 /// What this node follows: everything of one topic is about one subject.
 #[derive(Clone, Debug)]
 pub enum Subject {
     Channel { app: Arc<App>, channel: Arc<Channel> },
     User { app: Arc<App>, user_id: Box<str> },
+}
+
+impl Subject {
+    pub fn app(&self) -> &Arc<App> {
+        let (Self::Channel { app, .. } | Self::User { app, .. }) = self;
+        app
+    }
 }
 
 /// Something that whoever keeps this node and the others in step has to look at.
@@ -38,6 +46,8 @@ pub enum Notice {
     },
     Down(Partitions),
     Unsubscribed(Box<[u8]>),
+    /// The app has other settings.
+    Settings(Arc<App>),
     Stop,
 }
 
@@ -76,16 +86,62 @@ pub struct Followed {
     pub subject: Subject,
     /// Its topic has told whether the user is online, since it is followed.
     pub is_told: AtomicBool,
+    /// Number of the user's newest termination that was heeded; 0: none is known yet.
+    pub terminated: AtomicU64,
+}
+
+impl Followed {
+    pub fn new(subject: Subject) -> Self {
+        Self { subject, is_told: AtomicBool::new(false), terminated: AtomicU64::new(0) }
+    }
 }
 
 /// By topic.
 pub type Topics = DashMap<Box<[u8]>, Followed>;
 
+/// Messages after which the workers are woken although there are more to take: both sides may work at once.
+const MAX_BURST: u32 = 64;
+
+/// Messages that came together: workers that sleep are woken once for all of them.
+#[derive(Debug, Default)]
+struct Burst {
+    hold: Option<Hold>,
+    messages: u32,
+}
+
 #[derive(Debug)]
 pub struct Inbound {
-    pub topics: Arc<Topics>,
-    pub notices: Arc<Notices>,
-    pub metrics: Arc<Metrics>,
+    topics: Arc<Topics>,
+    notices: Arc<Notices>,
+    metrics: Arc<Metrics>,
+    burst: Mutex<Burst>,
+    burst_began: Notify,
+}
+
+impl Inbound {
+    pub fn new(topics: Arc<Topics>, notices: Arc<Notices>, metrics: Arc<Metrics>) -> Self {
+        Self { topics, notices, metrics, burst: Mutex::default(), burst_began: Notify::new() }
+    }
+
+    /// Ends bursts, for ever. A task of the thread that takes the messages: its turn is when what has come is taken.
+    pub async fn end_bursts(self: Arc<Self>) {
+        loop {
+            self.burst_began.notified().await;
+            std::mem::take(&mut *lock(&self.burst));
+        }
+    }
+
+    fn note_message(&self, mailboxes: &Arc<[Mailbox]>) {
+        let mut burst = lock(&self.burst);
+        if burst.messages >= MAX_BURST {
+            *burst = Burst::default();
+        }
+        burst.messages += 1;
+        if burst.hold.is_none() {
+            burst.hold = Some(Hold::new(mailboxes));
+            self.burst_began.notify_one();
+        }
+    }
 }
 
 impl Listener for Inbound {
@@ -102,6 +158,7 @@ impl Listener for Inbound {
         };
         match &followed.subject {
             Subject::Channel { app, channel } => {
+                self.note_message(app.channels.mailboxes());
                 if self.take_to_channel(app, channel, message) == Replicated::Gap {
                     self.notices.push(Notice::Gap(topic.into()));
                 }
@@ -111,7 +168,10 @@ impl Listener for Inbound {
                     followed.is_told.store(true, Ordering::Relaxed);
                     app.users.set_online(user_id, matches!(message, Message::Online));
                 }
-                Message::Terminate => drop(app.users.terminate(user_id)),
+                Message::Terminate(number) => {
+                    followed.terminated.fetch_max(number, Ordering::Relaxed);
+                    app.users.terminate(user_id);
+                }
                 _ => self.metrics.fanout.count_error("malformed"),
             },
         }
@@ -156,13 +216,14 @@ impl Inbound {
                 Replicated::Done
             }
             Message::Stored(stored) => {
-                let Stored { generation, serial, time_ms, id, event } = stored;
+                let Stored { generation, serial, time_ms, size, id, event } = stored;
                 let Event { except, cache, frame } = event;
                 let cache = cache.map(|cache| Arc::new(cache_entry(&cache.data, cache.ttl_ms, app.now_ms())));
                 let event = RemoteEvent {
                     generation,
                     serial,
                     time_ms,
+                    size: size.into(),
                     id: id.map(Box::from),
                     except: except.and_then(SocketId::from_bits),
                     frame,
@@ -177,7 +238,7 @@ impl Inbound {
                 }
                 Replicated::Done
             }
-            Message::Online | Message::Offline | Message::Terminate => {
+            Message::Online | Message::Offline | Message::Terminate(_) => {
                 self.metrics.fanout.count_error("malformed");
                 Replicated::Done
             }

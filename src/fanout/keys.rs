@@ -122,6 +122,16 @@ impl Keys {
         self.name(user_partition(app, user_id), 'w', &[&escaped(app), user_id])
     }
 
+    /// STRING: the number of the user's newest termination.
+    pub fn terminated(&self, app: &str, user_id: &str) -> String {
+        self.name(user_partition(app, user_id), 'z', &[&escaped(app), user_id])
+    }
+
+    /// STRING: what the nodes have to agree on.
+    pub fn format(&self) -> String {
+        self.shared("format")
+    }
+
     /// ZSET session → end of its lease in milliseconds of Redis's clock.
     pub fn nodes(&self) -> String {
         self.shared("nodes")

@@ -38,8 +38,8 @@ pub enum Message {
     Online,
     /// The user's last session signed out.
     Offline,
-    /// The user's connections are to be closed.
-    Terminate,
+    /// The user's connections are to be closed. Later orders have larger numbers.
+    Terminate(u64),
     /// For the subscribers of a channel that is stored; it is in the log.
     Stored(Stored),
     /// What is before this serial was purged from the channel's log.
@@ -80,6 +80,8 @@ pub struct Stored {
     pub serial: u64,
     /// When the store took it in, of its clock.
     pub time_ms: u64,
+    /// What it counts in the store: [`Content::size`](crate::replay::store::Content::size).
+    pub size: u32,
     /// The publisher's idempotency key.
     pub id: Option<String>,
     pub event: Event,
@@ -89,11 +91,6 @@ pub struct Stored {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed message on a topic")]
 pub struct Malformed;
-
-/// The order to close a user's connections.
-pub fn encode_terminate() -> Bytes {
-    Bytes::from_static(&[TERMINATE])
-}
 
 /// That what is before `serial` was purged.
 pub fn encode_purged(serial: u64) -> Bytes {
@@ -110,9 +107,10 @@ pub fn encode_event(event: &Event) -> Bytes {
 
 /// The publisher's part of [`Stored`], which the store's script puts its position before. `None` when the id is longer
 /// than 65,535 bytes.
-pub fn encode_stored_part(id: Option<&str>, event: &Event) -> Option<Bytes> {
+pub fn encode_stored_part(size: u32, id: Option<&str>, event: &Event) -> Option<Bytes> {
     let id = id.map(|id| u16::try_from(id.len()).map(|length| (length, id))).transpose().ok()?;
-    let mut bytes = BytesMut::with_capacity(encoded_length(event, id));
+    let mut bytes = BytesMut::with_capacity(4 + encoded_length(event, id));
+    bytes.put_u32(size);
     put_event(&mut bytes, event, id);
     Some(bytes.freeze())
 }
@@ -169,7 +167,7 @@ impl Message {
             COUNT => Self::Count(reader.number_to_end()?),
             ONLINE => Self::Online,
             OFFLINE => Self::Offline,
-            TERMINATE => Self::Terminate,
+            TERMINATE => Self::Terminate(reader.number_to_end()?),
             STORED => Self::Stored(reader.stored()?),
             PURGED => Self::Purged(reader.number_to_end()?),
             _ => return Err(Malformed),
@@ -249,8 +247,9 @@ impl Reader {
         let generation = u32::try_from(self.number(b'-')?).map_err(|_| Malformed)?;
         let serial = self.number(b':')?;
         let time_ms = self.number(b':')?;
+        let size = u32::from_be_bytes(self.array()?);
         let (id, event) = self.event()?;
-        Ok(Stored { generation, serial, time_ms, id, event })
+        Ok(Stored { generation, serial, time_ms, size, id, event })
     }
 }
 

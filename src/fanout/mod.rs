@@ -6,3 +6,4 @@ pub mod keys;
 pub mod message;
 pub mod redis;
 mod registry;
+pub mod step;

@@ -8,8 +8,7 @@ mod attach;
 mod session;
 mod sync;
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -20,16 +19,21 @@ use self::attach::detach;
 use super::inbound::{Followed, Notice, Notices, Subject, Topics};
 use super::keys;
 use super::redis::lease::{Beat, Session};
-use super::redis::reads::Snapshot;
+use super::redis::reads::{Snapshot, UserSnapshot};
 use super::redis::state::{State, Synced, UserSynced};
 use super::redis::transport::{LinkError, Partition, Partitions};
+use super::step::Step;
+use crate::app::App;
 use crate::hub::channel::replica::LogSnapshot;
 use crate::hub::channel::shared::Changes;
 use crate::node::Node;
 use crate::telemetry::metrics::Metrics;
 
-/// How long a topic is followed after its last user here has gone: whoever reloads a page finds it in place.
-const LINGER: Duration = Duration::from_secs(30);
+/// How long a topic is followed after its last user here has gone, by the server's clock: whoever reloads a page finds it
+/// in place.
+const LINGER_MS: u64 = 30_000;
+/// Topics that linger at a time: clients may make up names.
+const MAX_LINGERING: usize = 10_000;
 /// Topics of one partition that are subscribed to at once.
 const SUBSCRIBE_AT_ONCE: usize = 1_000;
 /// Scripts and snapshots that are under way at a time.
@@ -49,8 +53,7 @@ pub struct Parts {
     pub notices: Arc<Notices>,
     pub metrics: Arc<Metrics>,
     pub node_timeout: Duration,
-    /// Whether the node has told all it has since it lost contact; readiness and tests look at it.
-    pub in_step: Arc<AtomicBool>,
+    pub step: Arc<Step>,
     /// Its connections are counted for the others to see.
     pub node: Arc<OnceLock<Weak<Node>>>,
 }
@@ -74,7 +77,8 @@ struct Entry {
     told_count: u32,
     /// What was told last may have come through or not.
     is_uncertain: bool,
-    is_lingering: bool,
+    /// When the topic is let go of by the server's clock, should nobody here come back.
+    lingers_until_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,10 +95,10 @@ enum Attach {
 enum Done {
     Subscribed { keys: Vec<Key>, partition: Partition, result: Result<(), LinkError> },
     Loaded { key: Key, load: u64, result: Result<(Snapshot, Option<LogSnapshot>), LinkError> },
-    LoadedUser { key: Key, load: u64, result: Result<bool, LinkError> },
+    LoadedUser { key: Key, load: u64, result: Result<UserSnapshot, LinkError> },
     Synced { key: Key, session: Session, changes: Changes, result: Result<Synced, LinkError> },
     SyncedUser { key: Key, session: Session, is_signed_in: bool, result: Result<UserSynced, LinkError> },
-    Beaten { session: Session, result: Result<Beat, LinkError> },
+    Beaten { session: Session, good_until: Instant, result: Result<Beat, LinkError> },
     Other,
 }
 
@@ -107,18 +111,24 @@ pub struct Registry {
     session: Session,
     /// Redis knows the session.
     is_registered: bool,
+    /// Until then nobody takes this node for dead. After it nothing is told under the session any more: this node may have
+    /// been stopped, and the others may be done with it.
+    lease_until: Instant,
     is_beating: bool,
     /// Sessions of this node that end as soon as everything is told under the new one.
     to_retire: Vec<Session>,
     /// Dead sessions that somebody has been removing since before the last beat.
     unfinished: Vec<Session>,
     to_attach: Vec<VecDeque<Key>>,
+    /// What the server has refused: with the next tick again.
+    to_attach_later: Vec<(Partition, Key)>,
     is_attaching: Vec<bool>,
     to_load: VecDeque<Key>,
     to_sync: VecDeque<Key>,
     /// Loads that have to be taken again, and when.
     reloads: VecDeque<(Instant, Key)>,
-    lingering: VecDeque<(Instant, Key)>,
+    /// Topics that nobody here uses, by when they are let go of.
+    lingering: BTreeSet<(u64, Key)>,
     up: Partitions,
     /// Until then members may be missing in Redis that are there: not all nodes have told what they have.
     unsettled_until: Instant,
@@ -134,15 +144,17 @@ impl Registry {
             busy: 0,
             session: Session::draw(),
             is_registered: false,
+            lease_until: Instant::now(),
             is_beating: false,
             to_retire: Vec::new(),
             unfinished: Vec::new(),
             to_attach: vec![VecDeque::new(); partitions],
+            to_attach_later: Vec::new(),
             is_attaching: vec![false; partitions],
             to_load: VecDeque::new(),
             to_sync: VecDeque::new(),
             reloads: VecDeque::new(),
-            lingering: VecDeque::new(),
+            lingering: BTreeSet::new(),
             up: Partitions::NONE,
             unsettled_until: Instant::now(),
         }
@@ -188,7 +200,22 @@ impl Registry {
                     self.to_attach[usize::from(entry.partition)].push_back(key);
                 }
             }
+            Notice::Settings(app) => self.settings_changed(&app),
             Notice::Stop => {}
+        }
+    }
+
+    /// Counts may be wanted that were not, and the other way round.
+    fn settings_changed(&mut self, app: &Arc<App>) {
+        let of_app = |entry: &Entry| matches!(&entry.subject, Subject::Channel { app: other, .. } if Arc::ptr_eq(other, app));
+        let keys: Vec<Key> =
+            self.entries.iter().filter(|(_, entry)| of_app(entry)).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.is_uncertain = true;
+            }
+            self.make_dirty(key.clone());
+            self.load_again(key);
         }
     }
 
@@ -207,9 +234,7 @@ impl Registry {
             self.forget(&key);
         }
         if !self.entries.contains_key(&key) {
-            self.parts
-                .topics
-                .insert(key.clone(), Followed { subject: subject.clone(), is_told: AtomicBool::new(false) });
+            self.parts.topics.insert(key.clone(), Followed::new(subject.clone()));
             self.to_attach[usize::from(partition)].push_back(key.clone());
             let entry = Entry {
                 subject,
@@ -221,31 +246,26 @@ impl Registry {
                 told_under: None,
                 told_count: 0,
                 is_uncertain: false,
-                is_lingering: false,
+                lingers_until_ms: None,
             };
             self.entries.insert(key.clone(), entry);
         }
+        self.stop_lingering(&key);
         self.make_dirty(key);
     }
 
     fn server_is_up(&mut self, partitions: Partitions, is_same_server: bool) {
-        let is_first = self.up.is_empty() && !self.is_registered && self.to_retire.is_empty();
         self.up = Partitions(self.up.0 | partitions.0);
+        for partition in (0..keys::PARTITIONS).filter(|partition| partitions.contains(*partition)) {
+            self.to_attach[usize::from(partition)].clear();
+        }
         for (key, entry) in &mut self.entries {
             if partitions.contains(entry.partition) && entry.attach == Attach::Waiting {
-                // One that is in the queue already is passed over the second time.
                 self.to_attach[usize::from(entry.partition)].push_back(key.clone());
             }
         }
-        if !is_same_server && !is_first {
-            // It may have lost what it was told last, by any node.
-            self.unsettled_until = Instant::now() + self.parts.node_timeout;
-            if let Some(replay) =
-                self.parts.node.get().and_then(Weak::upgrade).and_then(|node| node.replay.get().cloned())
-            {
-                replay.forget_all_pages();
-            }
-            self.begin_session();
+        if !is_same_server {
+            self.data_may_be_lost();
         }
         self.beat();
     }
@@ -255,7 +275,7 @@ impl Registry {
         for entry in self.entries.values_mut().filter(|entry| partitions.contains(entry.partition)) {
             detach(entry);
         }
-        self.parts.in_step.store(false, Ordering::Relaxed);
+        self.parts.step.set_in_step(false);
     }
 
     fn tick(&mut self) {
@@ -265,8 +285,8 @@ impl Registry {
                 self.load_again(key);
             }
         }
-        while self.lingering.front().is_some_and(|(due, _)| *due <= now) {
-            if let Some((_, key)) = self.lingering.pop_front() {
+        while self.lingering.first().is_some_and(|(due_ms, key)| self.is_due(*due_ms, key)) {
+            if let Some((_, key)) = self.lingering.pop_first() {
                 self.end_linger(&key);
             }
         }
@@ -278,6 +298,11 @@ impl Registry {
             .map(|(key, _)| key.clone())
             .collect();
         self.to_sync = dirty.into();
+        for (partition, key) in std::mem::take(&mut self.to_attach_later) {
+            self.to_attach[usize::from(partition)].push_back(key);
+        }
+        // On a node where something always changes there is no other moment.
+        self.end_predecessors();
     }
 
     /// Begins what can begin.
@@ -289,7 +314,7 @@ impl Registry {
             let Some(key) = self.to_load.pop_front() else { break };
             self.load(key);
         }
-        if !self.is_registered {
+        if !self.is_registered || Instant::now() >= self.lease_until {
             return;
         }
         while self.busy < MAX_UNDER_WAY {
@@ -297,13 +322,15 @@ impl Registry {
             self.sync(key);
         }
         if self.busy == 0 && self.to_sync.is_empty() {
-            self.all_is_told();
+            self.end_predecessors();
         }
     }
 
-    fn all_is_told(&mut self) {
-        let is_known = self.to_retire.is_empty() && self.parts.in_step.load(Ordering::Relaxed);
-        if is_known || self.entries.values().any(|entry| entry.is_dirty) {
+    /// When everything is told under the session.
+    fn end_predecessors(&mut self) {
+        let is_done = self.to_retire.is_empty() && self.parts.step.is_in_step();
+        let is_told = |entry: &Entry| entry.told_under.as_ref() == Some(&self.session);
+        if is_done || !self.is_registered || !self.entries.values().all(is_told) {
             return;
         }
         for old in std::mem::take(&mut self.to_retire) {
@@ -317,7 +344,7 @@ impl Registry {
             });
         }
         let is_attached = self.up == Partitions::ALL;
-        self.parts.in_step.store(is_attached, Ordering::Relaxed);
+        self.parts.step.set_in_step(is_attached);
     }
 
     fn done(&mut self, done: Done) {
@@ -339,21 +366,40 @@ impl Registry {
                 self.busy -= 1;
                 self.synced_user(key, session, is_signed_in, result);
             }
-            Done::Beaten { session, result } => self.beaten(&session, result),
+            Done::Beaten { session, good_until, result } => self.beaten(&session, good_until, result),
             Done::Other => {}
         }
     }
 
     fn linger_if_unused(&mut self, key: Key) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
-        if !is_in_use(&entry.subject) && !std::mem::replace(&mut entry.is_lingering, true) {
-            self.lingering.push_back((Instant::now() + LINGER, key));
+        if !is_in_use(&entry.subject) && entry.lingers_until_ms.is_none() {
+            let due_ms = entry.subject.app().now_ms() + LINGER_MS;
+            entry.lingers_until_ms = Some(due_ms);
+            self.lingering.insert((due_ms, key));
         }
+        if self.lingering.len() > MAX_LINGERING
+            && let Some((_, oldest)) = self.lingering.pop_first()
+        {
+            self.end_linger(&oldest);
+        }
+    }
+
+    /// Somebody came or left: the time begins anew.
+    fn stop_lingering(&mut self, key: &Key) {
+        let due_ms = self.entries.get_mut(key).and_then(|entry| entry.lingers_until_ms.take());
+        if let Some(due_ms) = due_ms {
+            self.lingering.remove(&(due_ms, key.clone()));
+        }
+    }
+
+    fn is_due(&self, due_ms: u64, key: &Key) -> bool {
+        self.entries.get(key).is_none_or(|entry| entry.subject.app().now_ms() >= due_ms)
     }
 
     fn end_linger(&mut self, key: &Key) {
         let Some(entry) = self.entries.get_mut(key) else { return };
-        entry.is_lingering = false;
+        entry.lingers_until_ms = None;
         if is_in_use(&entry.subject) || entry.is_dirty || entry.is_syncing {
             return;
         }
@@ -380,6 +426,7 @@ impl Registry {
     }
 
     fn forget(&mut self, key: &Key) {
+        self.stop_lingering(key);
         self.entries.remove(key);
         self.parts.topics.remove(key);
     }

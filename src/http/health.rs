@@ -22,7 +22,7 @@ pub fn answer(probe: Probe, unready: Option<Unready>, request: &HeaderMap) -> Re
                 None => return ok(),
                 Some(Unready::Draining) => "Tidewire is draining: send new connections elsewhere",
                 Some(Unready::CutOff) => {
-                    "Tidewire has not reached Redis for longer than redis.unready_after: send new connections elsewhere"
+                    "Tidewire has not reached Redis, or Redis has refused what it was told, for longer than redis.unready_after: send new connections elsewhere"
                 }
             };
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text).into_reply(request)

@@ -292,7 +292,8 @@ impl Directory {
     /// Lets nobody have what was purged from a channel's log.
     pub fn forget_before(&self, name: &str, serial: u64, now_ms: u64) {
         let Some(channel) = self.get(name) else { return };
-        if channel.forget_before(serial) {
+        // In a cluster the entries are counted where they are kept.
+        if channel.forget_before(serial) && !self.is_shared {
             self.cached_events.fetch_sub(1, Ordering::Relaxed);
             self.remove_idle(&channel, now_ms);
         }

@@ -36,6 +36,10 @@ struct Cluster {
     /// Whether this node is told of changes.
     is_attached: bool,
     waiting: Vec<Waiter>,
+    /// Whether the others know that somebody is signed in here.
+    is_known: bool,
+    /// Sign-ins that wait for them to.
+    unknown: Vec<Waiter>,
     /// Whoever brings changes to the others knows that there are some.
     is_reported: bool,
 }
@@ -53,8 +57,7 @@ impl Users {
     /// Notes a sign-in; the user's watchers hear of the first one.
     pub fn sign_in(&self, user_id: &str, connection: ConnectionRef) -> IsChanged {
         let mut user = self.users.entry(user_id.into()).or_default();
-        user.connections.insert(connection);
-        if user.connections.len() != 1 {
+        if !user.connections.insert(connection) || user.connections.len() != 1 {
             return IsChanged(false);
         }
         if self.is_shared {
@@ -116,6 +119,29 @@ impl Users {
         Some(user.report())
     }
 
+    /// Signs the waiter's connection in, as far as the others are concerned. `None` when they know already that the user
+    /// is signed in here, or else whether they have to be told: the waiter gets its job when they were.
+    ///
+    /// Nobody may be told of the sign-in before: who then leaves another node would be offline for a moment.
+    pub fn announce(&self, user_id: &str, waiter: &Waiter) -> Option<IsChanged> {
+        let mut user = self.users.entry(user_id.into()).or_default();
+        user.connections.insert(waiter.connection);
+        if user.cluster.is_known {
+            return None;
+        }
+        user.cluster.unknown.push(waiter.clone());
+        Some(user.report())
+    }
+
+    /// The others know whether somebody is signed in here.
+    pub fn confirm(&self, user_id: &str, is_signed_in: bool) {
+        let Some(mut user) = self.users.get_mut(user_id) else { return };
+        user.cluster.is_known = is_signed_in;
+        if is_signed_in {
+            self.call_in(std::mem::take(&mut user.cluster.unknown));
+        }
+    }
+
     pub fn let_go(&self, user_id: &str, waiter: &Waiter) -> IsChanged {
         self.with(user_id, |user| {
             let cluster = &mut user.cluster;
@@ -123,15 +149,19 @@ impl Users {
             let is_other =
                 |other: &Waiter| other.connection != waiter.connection || other.ticket != waiter.ticket;
             cluster.waiting.retain(is_other);
+            cluster.unknown.retain(is_other);
             user.report()
         })
     }
 
-    /// Whether somebody is signed in here as the user, to be told to the others. Later changes are reported anew.
-    pub fn take_state(&self, user_id: &str) -> bool {
+    /// Whether somebody is signed in here as the user, to be told to others, who may know `nothing`. Later changes are
+    /// reported anew.
+    pub fn take_state(&self, user_id: &str, nothing: bool) -> bool {
         let Some(mut user) = self.users.get_mut(user_id) else { return false };
+        let is_signed_in = !user.connections.is_empty();
         user.cluster.is_reported = false;
-        !user.connections.is_empty()
+        user.cluster.is_known &= is_signed_in && !nothing;
+        is_signed_in
     }
 
     /// Whether somebody is signed in here as the user.
@@ -185,9 +215,14 @@ impl Users {
         let Some(mut user) = self.users.get_mut(user_id) else { return };
         user.cluster.is_attached = is_attached;
         if is_attached {
-            for Waiter { connection, ticket } in user.cluster.waiting.drain(..) {
-                self.mailboxes[connection.worker as usize].push(Job::Enter(connection, ticket));
-            }
+            self.call_in(std::mem::take(&mut user.cluster.waiting));
+        }
+    }
+
+    /// Lets those who waited go on.
+    fn call_in(&self, waiting: Vec<Waiter>) {
+        for Waiter { connection, ticket } in waiting {
+            self.mailboxes[connection.worker as usize].push(Job::Enter(connection, ticket));
         }
     }
 

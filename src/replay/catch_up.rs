@@ -16,6 +16,8 @@ use super::{Busy, Replay, Resolved};
 pub struct Missed {
     /// Of the newest message.
     pub head: Position,
+    /// Serial of the oldest message that may be read.
+    pub floor: u64,
     /// Everything after the position that was asked about, in order.
     pub events: Vec<Arc<StoredEvent>>,
     /// Why there is no going on from that position; then there are no events.
@@ -41,10 +43,10 @@ impl Replay {
     ) -> Result<Missed, StoreError> {
         let start = known.map_or(Start::Rewind(Rewind::Count(1)), Start::After);
         let Resolved { bounds, verdict } = self.resolved(Arc::clone(&stream), start, retention).await?;
-        let head = bounds.position();
-        let broken = |reason| Ok(Missed { head, events: Vec::new(), broken: Some(reason) });
+        let (head, floor) = (bounds.position(), bounds.floor);
+        let broken = |reason| Ok(Missed { head, floor, events: Vec::new(), broken: Some(reason) });
         let mut cursor = match (known, verdict) {
-            (None, _) => return Ok(Missed { head, events: Vec::new(), broken: None }),
+            (None, _) => return Ok(Missed { head, floor, events: Vec::new(), broken: None }),
             (Some(_), Err(reason)) => return broken(reason),
             (Some(_), Ok(cursor)) => cursor,
         };
@@ -67,7 +69,7 @@ impl Replay {
             }
         }
         let head = events.last().map_or(head, |newest| newest.stamp.position);
-        Ok(Missed { head, events, broken: None })
+        Ok(Missed { head, floor, events, broken: None })
     }
 
     /// The newest message of a backend: client events are nothing that a channel caches.

@@ -69,6 +69,10 @@ impl Store for ChannelEpochs {
         position_of(stream, self.0.position(stream))
     }
 
+    fn head(&self, stream: &StreamName) -> Result<u64, StoreError> {
+        self.0.head(stream)
+    }
+
     fn bounds(&self, stream: &StreamName, retention: &Retention, now_ms: u64) -> Result<Bounds, StoreError> {
         let bounds = self.0.bounds(stream, retention, now_ms)?;
         Ok(Bounds { nonce: nonce_of(stream, bounds.nonce), ..bounds })

@@ -320,8 +320,9 @@ fn open(
         StoreKind::Memory => return Ok(Arc::new(MemoryStore::new(caps))),
         StoreKind::Redis => {
             let cluster = cluster.context("replay.store redis needs redis.url")?;
-            let store = RedisStore::open(cluster.transport().clone(), cluster.prefix(), caps, now_ms)
-                .context("cannot open the replay store in Redis")?;
+            let store =
+                RedisStore::open(cluster.transport().clone(), cluster.prefix(), caps, Clock::wall_millis)
+                    .context("cannot open the replay store in Redis")?;
             return Ok(Arc::new(store));
         }
         StoreKind::Sqlite => Location { directory: config.dir.clone(), durability: config.durability },

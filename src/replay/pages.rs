@@ -171,9 +171,16 @@ impl Pages {
     pub fn serve(&self, store: &dyn Store, request: Request) {
         let mut waiting = vec![request];
         while let Some(request) = waiting.pop() {
-            if request.after >= store.position(&request.stream).serial {
-                self.answer(request, Ok(Arc::default()));
-                continue;
+            match is_at_end(store, &request) {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.answer(request, Ok(Arc::default()));
+                    continue;
+                }
+                Err(error) => {
+                    self.answer(request, Err(error));
+                    continue;
+                }
             }
             let found = lock(&self.shelf).find(request);
             match found {
@@ -241,6 +248,12 @@ impl Pages {
         self.metrics.replay.pages.inc();
         (request.done)(page);
     }
+}
+
+/// Whether nothing comes after what was asked for. Another node may have written what this one has not heard of.
+fn is_at_end(store: &dyn Store, request: &Request) -> Result<bool, StoreError> {
+    Ok(request.after >= store.position(&request.stream).serial
+        && request.after >= store.head(&request.stream)?)
 }
 
 impl Shelf {
@@ -341,7 +354,9 @@ impl Kept {
             entries.push(PageEntry::new(&key.stream.channel, entry));
         }
         let is_full = entries.len() >= PAGE_MESSAGES;
-        let is_tail = !is_full && entries.last().is_none_or(|last| last.serial() >= head);
+        // The head may be an old one; a page that grows is bounded all the same.
+        let is_tail =
+            !is_full && size < PAGE_BYTES && entries.last().is_none_or(|last| last.serial() >= head);
         Ok(Self { page: Arc::new(Page { entries }), size, is_tail, was_used: false })
     }
 }

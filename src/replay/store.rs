@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use tidewire_protocol::position::Position;
 use tidewire_protocol::replay::Bounds;
 
+pub use tidewire_protocol::history::Direction;
+
 pub use crate::config::Durability;
 
 /// One channel's log.
@@ -144,18 +146,11 @@ impl Retention {
 pub struct Range {
     pub after: u64,
     pub before: u64,
+    /// Forward from `after` on, or backward from `before` on.
     pub direction: Direction,
     pub max_messages: usize,
     /// At least one entry is read whatever its size.
     pub max_bytes: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// Oldest first, from `after` on.
-    Forward,
-    /// Newest first, from `before` on.
-    Backward,
 }
 
 /// How much the store keeps on disk or in memory.
@@ -180,7 +175,7 @@ pub struct Location {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// No space is left. Nothing of the batch was kept; a later append may succeed.
-    #[error("the disk is full")]
+    #[error("the disk, or Redis's memory, is full")]
     Full,
     /// Nothing of the batch was kept; a later call may succeed.
     #[error("{0}")]
@@ -224,6 +219,11 @@ pub trait Store: Debug + Send + Sync {
     /// Where a stream stands. One without messages is at serial 0, or where forgotten streams ended: it need not
     /// be known. Never waits for the disk.
     fn position(&self, stream: &StreamName) -> Position;
+
+    /// The serial of the last message of a stream, whoever wrote it. May wait for an engine that others write to, too.
+    fn head(&self, stream: &StreamName) -> Result<u64, StoreError> {
+        Ok(self.position(stream).serial)
+    }
 
     /// What of a stream may be replayed under `retention`.
     fn bounds(&self, stream: &StreamName, retention: &Retention, now_ms: u64) -> Result<Bounds, StoreError>;

@@ -30,6 +30,8 @@ pub enum LogAnswer {
     Page { channel: u64, after: u64, page: Result<Arc<Page>, StoreError> },
     /// Whether the subscription that holds the ticket can go on from where it asked.
     Resolved { ticket: u32, resolved: Result<Resolved, StoreError> },
+    /// The same, of one that waits for the cluster and found its log to be another one.
+    FoundAgain { ticket: u32, resolved: Result<Resolved, StoreError> },
 }
 
 /// What a step of the chase came to.
@@ -178,6 +180,7 @@ impl State {
                 }
             }
             LogAnswer::Resolved { ticket, resolved } => self.resolved(slot, ticket, resolved),
+            LogAnswer::FoundAgain { ticket, resolved } => self.found_again(slot, ticket, resolved),
         }
     }
 

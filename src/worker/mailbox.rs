@@ -134,20 +134,21 @@ impl Mailbox {
 }
 
 /// While it lives, workers that sleep are not woken: what one request publishes then goes out as one write per
-/// subscriber, and not as a first event and the rest. Held only within a synchronous turn.
+/// subscriber, and not as a first event and the rest. Held only within a synchronous turn, or until tasks that are ready
+/// have had theirs.
 #[derive(Debug)]
-pub struct Hold<'a>(&'a [Mailbox]);
+pub struct Hold(Arc<[Mailbox]>);
 
-impl<'a> Hold<'a> {
-    pub fn new(mailboxes: &'a [Mailbox]) -> Self {
+impl Hold {
+    pub fn new(mailboxes: &Arc<[Mailbox]>) -> Self {
         mailboxes.iter().for_each(|mailbox| lock(&mailbox.queue).holds += 1);
-        Self(mailboxes)
+        Self(Arc::clone(mailboxes))
     }
 }
 
-impl Drop for Hold<'_> {
+impl Drop for Hold {
     fn drop(&mut self) {
-        for mailbox in self.0 {
+        for mailbox in &*self.0 {
             let wakes = {
                 let mut queue = lock(&mailbox.queue);
                 queue.holds -= 1;
@@ -181,7 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hold_puts_the_wake_up_off_to_its_end() {
-        let mailboxes = [Mailbox::new(10)];
+        let mailboxes: Arc<[Mailbox]> = [Mailbox::new(10)].into();
         let hold = Hold::new(&mailboxes);
         mailboxes[0].push(Job::Drain);
         mailboxes[0].push(Job::Stop);

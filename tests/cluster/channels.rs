@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tidewire::config::Config;
 
-use crate::common::{Client, Nodes, Rest, eventually};
+use crate::common::nodes::Place;
+use crate::common::{Client, Nodes, Rest, demo_app, eventually};
 
 const COUNT: &str = "pusher_internal:subscription_count";
 const OCCUPIED: &str = r#"tidewire_channel_transitions_total{transition="occupied"}"#;
@@ -114,29 +116,22 @@ async fn a_newcomer_is_told_the_count_though_another_left_at_the_same_time() {
     stays.expect_event(COUNT, "news", &counted(1)).await;
     let mut old = subscribed(&nodes, 1, "news").await;
     old.expect_event(COUNT, "news", &counted(2)).await;
-    for _ in 0..30 {
-        let mut new = nodes.connect(1).await;
-        old.send(json!({"event": "pusher:unsubscribe", "data": {"channel": "news"}})).await;
-        new.request("news", None).await;
-        new.succeeded("news").await;
-        let mut told = new.expect(COUNT).await;
-        while told.data() != counted(2) {
-            told = new.expect(COUNT).await;
+    let take_turns = async |old: &mut Client, count: u64| {
+        for _ in 0..30 {
+            let mut new = nodes.connect(1).await;
+            old.send(json!({"event": "pusher:unsubscribe", "data": {"channel": "news"}})).await;
+            new.request("news", None).await;
+            new.succeeded("news").await;
+            let mut told = new.expect(COUNT).await;
+            while told.data() != counted(count) {
+                told = new.expect(COUNT).await;
+            }
+            *old = new;
         }
-        old = new;
-    }
+    };
+    take_turns(&mut old, 2).await;
     stays.close().await;
-    for _ in 0..30 {
-        let mut new = nodes.connect(1).await;
-        old.send(json!({"event": "pusher:unsubscribe", "data": {"channel": "news"}})).await;
-        new.request("news", None).await;
-        new.succeeded("news").await;
-        let mut told = new.expect(COUNT).await;
-        while told.data() != counted(1) {
-            told = new.expect(COUNT).await;
-        }
-        old = new;
-    }
+    take_turns(&mut old, 1).await;
 }
 
 #[tokio::test]
@@ -264,6 +259,44 @@ async fn a_node_without_subscribers_hears_nothing() {
     }
     assert_eq!(crate::common::nodes::metric(&nodes.node(1), received), Some(0));
     assert!(crate::common::nodes::metric(&nodes.node(0), received) >= Some(20));
+}
+
+#[tokio::test]
+async fn where_nobody_counts_further_subscribers_are_no_news() {
+    let nodes = Nodes::with_config(2, Place::own(), |_| {});
+    let calls = || -> u64 {
+        let stats = nodes.place.server.info("cmdstat_evalsha");
+        stats
+            .strip_prefix("calls=")
+            .and_then(|rest| rest.split(',').next())
+            .map_or(0, |calls| calls.parse().unwrap())
+    };
+    let mut clients = vec![subscribed(&nodes, 0, "news").await];
+    let beats = calls();
+    for _ in 0..50 {
+        clients.push(subscribed(&nodes, 0, "news").await);
+    }
+    // The leases are renewed meanwhile.
+    assert!(calls() - beats < 10, "{} scripts", calls() - beats);
+    nodes.rest(1).publish("news", "e", "1").await;
+    for client in &mut clients {
+        client.expect_event("e", "news", "1").await;
+    }
+    drop(clients.split_off(1));
+    assert_eq!(nodes.rest(1).read("/channels/news", &[]).await, json!({"occupied": true}));
+    // Once somebody does, they are counted.
+    for node in 0..2 {
+        let mut config = Config::for_tests(vec![demo_app()]);
+        config.apps[0].subscription_count = true;
+        config.redis = nodes.place.config();
+        nodes.node(node).reload(config).unwrap();
+    }
+    clients.push(subscribed(&nodes, 0, "news").await);
+    eventually("them to be counted", async || {
+        let read = nodes.rest(1).read("/channels/news", &[("info", "subscription_count")]).await;
+        read["subscription_count"] == 2
+    })
+    .await;
 }
 
 #[tokio::test]

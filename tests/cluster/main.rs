@@ -6,10 +6,16 @@ mod common;
 mod process;
 
 mod channels;
+mod cut_off;
 mod death;
+mod isolation;
+mod linger;
+mod log;
 mod outage;
 mod presence;
 mod reads;
 mod replay;
+mod slots;
 mod start;
 mod users;
+mod waiting;

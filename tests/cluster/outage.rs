@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::common::nodes::{Place, metric};
+use crate::common::redis::RedisServer;
 use crate::common::{Client, HttpConnection, Nodes, Rest, eventually, member};
 use crate::presence::{ADDED, Follower, REMOVED, joined, listed, set};
 
@@ -220,8 +221,20 @@ fn marker() -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn counts_are_right_after_an_outage() {
-    let nodes = Nodes::with_config(2, Place::own(), |config| config.apps[0].subscription_count = true);
+async fn counts_do_not_change_because_redis_has_forgotten_them_and_are_right_in_the_end() {
+    counts_outlive_outages(Place::own()).await;
+}
+
+#[tokio::test]
+async fn counts_do_not_change_because_redis_was_away() {
+    counts_outlive_outages(Place::on(RedisServer::durable())).await;
+}
+
+async fn counts_outlive_outages(place: Place) {
+    let nodes = Nodes::with_config(2, place, |config| {
+        config.redis.node_timeout = Duration::from_secs(3);
+        config.apps[0].subscription_count = true;
+    });
     let mut clients = Vec::new();
     for number in 0..4 {
         let mut client = nodes.connect(number % 2).await;
@@ -231,15 +244,22 @@ async fn counts_are_right_after_an_outage() {
     for client in &mut clients {
         client.pending_events().await;
     }
+    for _ in 0..3 {
+        loses_redis(&nodes).await;
+        finds_redis(&nodes).await;
+        for client in &mut clients {
+            client.assert_silent().await;
+        }
+    }
     loses_redis(&nodes).await;
     clients.pop().unwrap().close().await;
     finds_redis(&nodes).await;
     let info = nodes.rest(0).read("/channels/news", &[("info", "subscription_count")]).await;
     assert_eq!(info["subscription_count"], 3);
     for client in &mut clients {
-        let told = client.pending_events().await;
-        let last = told.last().map(|event| event.json());
-        assert_eq!(last, Some(json!({"subscription_count": 3})), "{told:?}");
+        let told = client.expect("pusher_internal:subscription_count").await;
+        assert_eq!(told.json(), json!({"subscription_count": 3}));
+        client.assert_silent().await;
     }
 }
 

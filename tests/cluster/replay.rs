@@ -4,19 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidewire::config::{AppReplay, ReplayRule, StoreKind};
+use tidewire::config::{AppReplay, Config, ReplayRule, StoreKind};
 
 use crate::common::nodes::Place;
-use crate::common::redis::RedisServer;
+use crate::common::redis::{CutProxy, RedisServer};
 use crate::common::{Client, Nodes, eventually};
 
 fn storing(count: usize, place: Place) -> Arc<Nodes> {
-    Nodes::with_config(count, place, |config| {
-        config.redis.node_timeout = Duration::from_secs(3);
-        config.replay.store = StoreKind::Redis;
-        let rule = ReplayRule { client_events: true, ..ReplayRule::default() };
-        config.apps[0].replay = AppReplay { rules: vec![rule], ..AppReplay::default() };
-    })
+    Nodes::with_config(count, place, store)
+}
+
+fn store(config: &mut Config) {
+    config.redis.node_timeout = Duration::from_secs(3);
+    config.replay.store = StoreKind::Redis;
+    let rule = ReplayRule { client_events: true, ..ReplayRule::default() };
+    config.apps[0].replay = AppReplay { rules: vec![rule], ..AppReplay::default() };
 }
 
 /// Subscribes with this `replay` member, and gives that of the answer.
@@ -177,6 +179,56 @@ async fn a_redis_that_is_killed_and_comes_back_loses_nothing_and_nobody_notices(
             let event = client.expect_event("e", "news", &serial.to_string()).await;
             assert_eq!(event.frame["serial"], json!(serial), "{event:?}");
         }
+        client.assert_silent().await;
+    }
+}
+
+/// The log that was good when the subscription was asked for is not the one that it enters: an older one has come back,
+/// and grown past the client's position.
+#[tokio::test]
+async fn who_waits_while_the_log_rolls_back_and_grows_is_not_told_that_it_missed_nothing() {
+    let place = Place::own();
+    let proxy = CutProxy::start(place.server.addr());
+    let nodes = Nodes::behind(&proxy, place, store);
+    let mut stays = nodes.connect(1).await;
+    let answer = subscribe(&mut stays, "news", json!({"v": 1})).await;
+    publish(&nodes, 2, "news", 1..=10).await;
+    nodes.place.server.command::<String>(&["SAVE"]);
+    publish(&nodes, 2, "news", 11..=15).await;
+    expect_serials(&mut stays, "news", 1..=15).await;
+    let is_connected = |node: usize| nodes.node(node).node().cluster.as_ref().unwrap().is_connected();
+
+    proxy.cut();
+    eventually("the loss to be seen", async || !is_connected(1)).await;
+    let from = format!("{}:15", answer["epoch"].as_str().unwrap());
+    let mut continues = nodes.connect(1).await;
+    continues.send_subscribe(json!({"channel": "news", "replay": {"v": 1, "from": from}})).await;
+    let mut rejects = nodes.connect(1).await;
+    let request = json!({"v": 1, "from": from, "on_gap": "reject"});
+    rejects.send_subscribe(json!({"channel": "news", "replay": request})).await;
+    for client in [&mut continues, &mut rejects] {
+        client.sync().await;
+    }
+
+    nodes.place.server.restart();
+    let rest = crate::common::Rest { settled: None, ..nodes.rest(0) };
+    let event = |serial: u64| json!({"name": "e", "data": serial.to_string(), "channels": ["news"]});
+    eventually("events to be stored", async || rest.trigger(event(11)).await.status == 200).await;
+    for serial in 12..=20 {
+        assert_eq!(rest.trigger(event(serial)).await.status, 200);
+    }
+    proxy.heal();
+    let answer = continues.succeeded("news").await.frame["replay"].clone();
+    assert_eq!((&answer["recovered"], &answer["reason"]), (&json!(false), &json!("rolled_back")), "{answer}");
+    assert_eq!(answer["serial"], 20);
+    rejects.expect_error(None).await;
+    let refused = rejects.expect("pusher:subscription_error").await.json();
+    assert_eq!((&refused["status"], &refused["reason"]), (&json!(410), &json!("rolled_back")), "{refused}");
+    rejects.assert_silent().await;
+    assert_eq!(stays.expect("pusher_internal:replay_reset").await.frame["reason"], "rolled_back");
+    publish(&nodes, 2, "news", 21..=22).await;
+    for client in [&mut continues, &mut stays] {
+        expect_serials(client, "news", 21..=22).await;
         client.assert_silent().await;
     }
 }

@@ -35,3 +35,21 @@ mod rest_reads;
 mod signin;
 #[path = "../conformance/subscribe.rs"]
 mod subscribe;
+
+/// Tests of what is one node's own. Their clients are all on the first node, and only publishing and reading go to the
+/// second.
+const ON_ONE_NODE: &[(&str, &str)] = &[
+    (
+        "s017_a_full_app_refuses_with_4004_and_serves_again_once_a_place_is_free",
+        "each node has its own places",
+    ),
+    ("s017_refused_and_lost_connections_leak_no_place", "each node has its own places"),
+    (
+        "s019_every_refusal_has_an_object_with_a_number_equal_to_the_close_code",
+        "each node has its own places",
+    ),
+    ("s026_a_draining_server_closes_with_4200_and_refuses_with_4200", "the other node does not drain"),
+    ("s027_a_full_node_refuses_with_4100", "the limit is the node's"),
+    ("s032_a_client_below_the_idle_limit_is_left_alone", "one worker has to sweep both clients"),
+    ("s035_every_inbound_frame_is_a_sign_of_life", "one worker has to sweep both clients"),
+];

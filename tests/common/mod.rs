@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod nodes;
+mod on_server;
 pub mod redis;
 pub mod rest;
 pub mod sign;
@@ -27,15 +28,6 @@ pub struct TestServer {
 }
 
 impl TestServer {
-    pub fn start() -> Self {
-        Self::with(|_| {})
-    }
-
-    /// With other settings of the demo app.
-    pub fn with(set: impl FnOnce(&mut AppConfig)) -> Self {
-        Self::with_config(|config| set(&mut config.apps[0]))
-    }
-
     /// With other settings of the server or more apps.
     pub fn with_config(set: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::for_tests(vec![demo_app()]);
@@ -55,6 +47,11 @@ impl TestServer {
         &self.server
     }
 
+    /// The sum over all nodes, of which there is one.
+    pub fn total<T>(&self, of: impl Fn(&Server) -> T) -> T {
+        of(&self.server)
+    }
+
     /// Moves the server's time; nobody waits.
     pub fn advance(&self, seconds: u64) {
         self.server.clock().advance(Duration::from_secs(seconds));
@@ -68,44 +65,6 @@ impl TestServer {
             prefix: self.prefix.clone(),
             settled: None,
         }
-    }
-
-    pub fn rest_as(&self, key: &str, secret: &str) -> Rest {
-        Rest { credentials: Credentials::new(key, secret), ..self.rest() }
-    }
-
-    /// An established connection of protocol 7 that names no client library.
-    pub async fn connect(&self) -> Client {
-        self.connect_with("protocol=7").await
-    }
-
-    /// An established connection of the demo app with this query.
-    pub async fn connect_with(&self, query: &str) -> Client {
-        let target = format!("{}/app/tw-demo-key?{query}", self.prefix);
-        let socket = self.upgrade(&target).await.upgraded();
-        Client::greeted(socket, self.rest()).await
-    }
-
-    pub async fn upgrade(&self, target: &str) -> Handshake {
-        Upgrade::get(target).send(self.addr()).await
-    }
-
-    /// Upgrades and must be told why it may not stay: error frame, close frame, equal codes.
-    pub async fn refused(&self, upgrade: Upgrade) -> Refusal {
-        Refusal::of(upgrade.send(self.addr()).await).await
-    }
-
-    /// The code with which this target is refused.
-    pub async fn refusal(&self, target: &str) -> u16 {
-        self.refused(Upgrade::get(target)).await.code
-    }
-
-    /// The server still does its work: a fresh client connects, subscribes and gets an event.
-    pub async fn assert_serves_others(&self) {
-        let mut client = self.connect().await;
-        client.subscribe("health").await;
-        self.rest().publish("health", "beat", "1").await;
-        client.expect_event("beat", "health", "1").await;
     }
 }
 

@@ -10,19 +10,22 @@ use redis::{Connection, FromRedisValue, Pipeline, RedisResult, pipe};
 use tidewire::Server;
 use tidewire::config::{AppConfig, Config, RedisConfig};
 
-use super::redis::{Options, RedisServer};
+use super::redis::{CutProxy, Options, RedisServer};
 use super::{Client, Credentials, Rest, Upgrade, demo_app};
 
 /// More than a process has tests.
 const DATABASES: usize = 4_000;
-/// Brings forward the end of every cached event, by milliseconds.
+/// Brings forward the end of every cached event and idempotency key, by milliseconds.
 const AGE: &str = "
-    for _, key in ipairs(redis.call('KEYS', '*}k:*')) do
-        local left = redis.call('PTTL', key) - ARGV[1]
-        if left > 0 then redis.call('PEXPIRE', key, left) else redis.call('DEL', key) end
+    for _, pattern in ipairs({'*}k:*', '*}i:*'}) do
+        for _, key in ipairs(redis.call('KEYS', pattern)) do
+            local left = redis.call('PTTL', key) - ARGV[1]
+            if left > 0 then redis.call('PEXPIRE', key, left) else redis.call('DEL', key) end
+        end
     end";
 
 /// A cluster's part of a Redis.
+#[derive(Clone)]
 pub struct Place {
     pub server: Arc<RedisServer>,
     database: usize,
@@ -52,6 +55,11 @@ impl Place {
 
     pub fn on(server: RedisServer) -> Self {
         Self { server: Arc::new(server), database: 0, prefix: "tidewire".to_owned() }
+    }
+
+    /// Another one on the same server.
+    pub fn beside(&self, database: usize, prefix: &str) -> Self {
+        Self { server: Arc::clone(&self.server), database, prefix: prefix.to_owned() }
     }
 
     pub fn config(&self) -> RedisConfig {
@@ -115,9 +123,24 @@ impl Nodes {
         config.server.workers = 2;
         config.redis = place.config();
         set(&mut config);
-        let path_prefix = config.server.path_prefix.clone();
-        let start = |_| Server::start(config.clone()).expect("the node starts");
-        let servers = (0..count).map(|number| Mutex::new(Some(Arc::new(start(number))))).collect();
+        Self::with_configs(place, vec![config; count])
+    }
+
+    /// Two nodes; the second reaches Redis only this way.
+    pub fn behind(proxy: &CutProxy, place: Place, set: impl FnOnce(&mut Config)) -> Arc<Self> {
+        let mut direct = Config::for_tests(vec![demo_app()]);
+        direct.server.workers = 2;
+        direct.redis = place.config();
+        set(&mut direct);
+        let mut behind = direct.clone();
+        behind.redis.url = format!("{}/{}", proxy.url(), place.database).parse().unwrap();
+        Self::with_configs(place, vec![direct, behind])
+    }
+
+    fn with_configs(place: Place, configs: Vec<Config>) -> Arc<Self> {
+        let path_prefix = configs[0].server.path_prefix.clone();
+        let start = |config| Mutex::new(Some(Arc::new(Server::start(config).expect("the node starts"))));
+        let servers = configs.into_iter().map(start).collect();
         Arc::new(Self { servers, place, connection: Mutex::default(), path_prefix })
     }
 
@@ -143,7 +166,7 @@ impl Nodes {
         drop(Arc::into_inner(server.expect("it runs")).expect("nobody else has it"));
     }
 
-    /// Moves the time of all nodes, and that of the cached events in Redis; nobody waits.
+    /// Moves the time of all nodes, and that of cached events and idempotency keys in Redis; nobody waits.
     pub fn advance(&self, seconds: u64) {
         for server in self.running() {
             server.clock().advance(Duration::from_secs(seconds));
@@ -179,7 +202,7 @@ impl Nodes {
         let apps: BTreeSet<String> =
             self.running().flat_map(|server| server.apps().all()).map(|app| app.id.to_string()).collect();
         apps.iter().all(|app| {
-            let in_redis = self.ask(|redis| read(redis, app));
+            let in_redis = self.ask(|redis| read(redis, &self.place.config().namespace(), app));
             in_redis.is_ok_and(|known| known == self.have(app))
         })
     }
@@ -192,7 +215,11 @@ impl Nodes {
                 *known.online.entry(user.to_string()).or_default() += 1;
             }
             for (name, info) in app.channels.occupied("", app.now_ms()) {
-                *known.totals.entry(name.to_string()).or_default() += info.subscription_count as u64;
+                // Where nobody asks for it, a node only tells whether there is one.
+                let is_counted = app.settings().subscription_count && !name.starts_with("presence-");
+                let count = info.subscription_count as u64;
+                *known.totals.entry(name.to_string()).or_default() +=
+                    if is_counted { count } else { count.min(1) };
                 let users = app.channels.get(&name).map(|channel| channel.user_ids()).unwrap_or_default();
                 if !users.is_empty() {
                     let members = known.members.entry(name.to_string()).or_default();
@@ -205,7 +232,7 @@ impl Nodes {
 
     /// What Redis has.
     pub fn in_redis(&self, app: &str) -> Known {
-        self.ask(|redis| read(redis, app)).unwrap()
+        self.ask(|redis| read(redis, &self.place.config().namespace(), app)).unwrap()
     }
 
     pub fn ask<T>(&self, question: impl Fn(&mut Connection) -> RedisResult<T>) -> RedisResult<T> {
@@ -235,8 +262,8 @@ pub fn metric(server: &Server, series: &str) -> Option<u64> {
     Some(value.parse().expect("a whole number"))
 }
 
-fn read(redis: &mut Connection, app: &str) -> RedisResult<Known> {
-    let names: Vec<String> = redis::cmd("KEYS").arg("{*").query(redis)?;
+fn read(redis: &mut Connection, prefix: &str, app: &str) -> RedisResult<Known> {
+    let names: Vec<String> = redis::cmd("KEYS").arg(format!("{{{prefix}[.}}]*")).query(redis)?;
     let kind = |name: &String, kind: &str| {
         let (_, rest) = name.split_once('}')?;
         Some(rest.strip_prefix(kind)?.strip_prefix(app)?.to_owned())

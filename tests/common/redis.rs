@@ -74,7 +74,7 @@ impl RedisServer {
     }
 
     /// With a configuration file; `file` gets the port.
-    fn with_file(options: Options, file: impl Fn(u16) -> Option<String>) -> Self {
+    pub fn with_file(options: Options, file: impl Fn(u16) -> Option<String>) -> Self {
         for _ in 0..20 {
             let port = free_port();
             let directory = tempfile::tempdir().unwrap();
@@ -265,6 +265,20 @@ pub fn free_port() -> u16 {
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
+    }
+}
+
+impl Sentinel {
+    /// For a node of Tidewire.
+    pub fn config(&self) -> RedisConfig {
+        RedisConfig { sentinel_master: Self::MASTER.to_owned(), ..config(&self.url(), &self.nodes()) }
+    }
+}
+
+impl RedisCluster {
+    /// For a node of Tidewire.
+    pub fn config(&self) -> RedisConfig {
+        RedisConfig { cluster: true, ..config(&self.url(), &self.seeds()) }
     }
 }
 

@@ -1,23 +1,31 @@
-//! Several Redis servers that belong together: with sentinels, or as a cluster.
+//! Several Redis servers that belong together: with sentinels, or as a cluster. The fault suite starts them, too.
 
-use tidewire::config::RedisConfig;
+use super::{Options, RedisServer, free_port, wait_until};
 
-use super::{Options, RedisServer, config, free_port, wait_until};
-
-/// A master, a replica and three sentinels that watch them, of which two decide.
+/// A master, its replicas and three sentinels that watch them, of which two decide.
 pub struct Sentinel {
-    pub servers: [RedisServer; 2],
+    /// The first is the master at the start.
+    pub servers: Vec<RedisServer>,
     pub sentinels: Vec<RedisServer>,
 }
 
 impl Sentinel {
     pub const MASTER: &str = "tidewire-master";
 
+    /// With one replica.
     pub fn start() -> Self {
-        let options = Options::default().arg("repl-diskless-sync-delay", 0);
-        let master = RedisServer::with(options.clone());
-        let replica = RedisServer::with(options.arg("replicaof", format!("127.0.0.1 {}", master.port())));
-        wait_until("replication", || replica.info("master_link_status") == "up");
+        Self::with(&Options::default(), 1)
+    }
+
+    /// `options` are those of the master and of the replicas.
+    pub fn with(options: &Options, replicas: usize) -> Self {
+        let data = options.clone().arg("repl-diskless-sync-delay", 0);
+        let master = RedisServer::with(data.clone());
+        let data = data.arg("replicaof", format!("127.0.0.1 {}", master.port()));
+        let replicas: Vec<RedisServer> = (0..replicas).map(|_| RedisServer::with(data.clone())).collect();
+        for replica in &replicas {
+            wait_until("replication", || replica.info("master_link_status") == "up");
+        }
         let file = |port: u16| {
             let (name, master) = (Self::MASTER, master.port());
             Some(format!(
@@ -25,16 +33,18 @@ impl Sentinel {
                  sentinel down-after-milliseconds {name} 1000\nsentinel failover-timeout {name} 3000\n"
             ))
         };
-        let options = Options { args: vec!["--sentinel".to_owned()], ..Options::default() };
+        let options = Options { args: vec!["--sentinel".to_owned()], ..options.clone() };
         let sentinels: Vec<RedisServer> =
             (0..3).map(|_| RedisServer::with_file(options.clone(), file)).collect();
+        let known = format!("slaves={},sentinels=3", replicas.len());
         for sentinel in &sentinels {
-            wait_until("the sentinels know each other and the replica", || {
+            wait_until("the sentinels know each other and the replicas", || {
                 let info: String = sentinel.command(&["INFO", "sentinel"]);
-                info.contains("slaves=1,sentinels=3")
+                info.contains(&known)
             });
         }
-        Self { servers: [master, replica], sentinels }
+        let servers = std::iter::once(master).chain(replicas).collect();
+        Self { servers, sentinels }
     }
 
     /// As in `redis.url` and `redis.nodes`.
@@ -44,11 +54,6 @@ impl Sentinel {
 
     pub fn nodes(&self) -> Vec<String> {
         self.sentinels[1..].iter().map(|sentinel| sentinel.addr().to_string()).collect()
-    }
-
-    /// For a node of Tidewire.
-    pub fn config(&self) -> RedisConfig {
-        RedisConfig { sentinel_master: Self::MASTER.to_owned(), ..config(&self.url(), &self.nodes()) }
     }
 
     /// The port of the server that most sentinels take for the master.
@@ -77,6 +82,9 @@ impl Sentinel {
     }
 }
 
+/// First and last slot of each master.
+const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10_922), (10_923, 16_383)];
+
 /// Three masters that share the slots, and as many replicas as asked for.
 pub struct RedisCluster {
     pub masters: Vec<RedisServer>,
@@ -87,25 +95,24 @@ pub struct RedisCluster {
 impl RedisCluster {
     /// Without replicas.
     pub fn start() -> Self {
-        Self::with(false)
+        Self::with(&Options::default(), false)
     }
 
     /// Each master has a replica, which takes over about two seconds after the master is gone.
     pub fn with_replicas() -> Self {
-        Self::with(true)
+        Self::with(&Options::default(), true)
     }
 
-    fn with(has_replicas: bool) -> Self {
-        let masters: Vec<RedisServer> = (0..3).map(|_| Self::node()).collect();
-        for (index, (master, slots)) in
-            masters.iter().zip([(0, 5460), (5461, 10_922), (10_923, 16_383)]).enumerate()
-        {
+    /// `options` are those of each server.
+    pub fn with(options: &Options, has_replicas: bool) -> Self {
+        let masters: Vec<RedisServer> = (0..3).map(|_| Self::node(options)).collect();
+        for (index, (master, slots)) in masters.iter().zip(SLOTS).enumerate() {
             let (first, last) = (slots.0.to_string(), slots.1.to_string());
             let _: String = master.command(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]);
             let _: String = master.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]);
         }
         let replicas: Vec<RedisServer> =
-            masters.iter().filter(|_| has_replicas).map(|_| Self::node()).collect();
+            masters.iter().filter(|_| has_replicas).map(|_| Self::node(options)).collect();
         let cluster = Self { masters, replicas };
         let first = &cluster.masters[0];
         for node in cluster.nodes().skip(1) {
@@ -128,8 +135,9 @@ impl RedisCluster {
         cluster
     }
 
-    fn node() -> RedisServer {
-        let options = Options::default()
+    fn node(options: &Options) -> RedisServer {
+        let options = options
+            .clone()
             .arg("cluster-enabled", "yes")
             .arg("cluster-node-timeout", 1000)
             .arg("cluster-replica-validity-factor", 0)
@@ -163,11 +171,6 @@ impl RedisCluster {
         }
     }
 
-    /// For a node of Tidewire.
-    pub fn config(&self) -> RedisConfig {
-        RedisConfig { cluster: true, ..config(&self.url(), &self.seeds()) }
-    }
-
     /// As in `redis.url`.
     pub fn url(&self) -> String {
         self.masters[0].url()
@@ -176,6 +179,34 @@ impl RedisCluster {
     /// As in `redis.nodes`.
     pub fn seeds(&self) -> Vec<String> {
         self.nodes().skip(1).map(|node| node.addr().to_string()).collect()
+    }
+
+    /// The master that had the slot at the start.
+    pub fn owner(&self, slot: u16) -> &RedisServer {
+        let last = SLOTS.iter().position(|(_, last)| slot <= *last);
+        &self.masters[last.expect("there are no more slots")]
+    }
+
+    /// Begins to move a slot from the master that had it at the start: while it lasts, each key is at the one or at the
+    /// other.
+    pub fn begin_move(&self, slot: u16, to: &RedisServer) {
+        let (from, slot) = (self.owner(slot), slot.to_string());
+        let id = |server: &RedisServer| server.command::<String>(&["CLUSTER", "MYID"]);
+        let _: String = to.command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &id(from)]);
+        let _: String = from.command(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id(to)]);
+    }
+
+    /// Moves so many of the slot's keys, and says which.
+    pub fn move_keys(&self, slot: u16, to: &RedisServer, most: usize) -> Vec<String> {
+        let from = self.owner(slot);
+        let words = ["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), &most.to_string()];
+        let keys: Vec<String> = from.command(&words);
+        for key in &keys {
+            let moved: String =
+                from.command(&["MIGRATE", "127.0.0.1", &to.port().to_string(), key, "0", "5000"]);
+            assert_eq!(moved, "OK", "{key}");
+        }
+        keys
     }
 
     /// Gives a slot without keys, and what is subscribed in it, to another master.

@@ -236,6 +236,15 @@ fn replay_of_several_nodes_is_kept_in_redis() {
 
 #[test]
 fn doubtful_settings_of_redis_are_warned_of() {
+    let stored = r#"{"id": 1, "key": "k", "secret": "s", "replay": true}"#;
+    for on_store_error in ["reject", "live_only"] {
+        let text = format!(
+            r#"{{"redis":{{"url":"redis://a"}},"replay":{{"on_store_error":"{on_store_error}"}},"apps":[{stored}]}}"#
+        );
+        let warnings = from_file("redis-live-only", &text).warnings;
+        let is_warned = warnings.iter().any(|warning| warning.contains("it is as \"reject\""));
+        assert_eq!(is_warned, on_store_error == "live_only", "{warnings:?}");
+    }
     for (section, expected) in [
         (r#"{"password": "p"}"#, "redis.password is set, but redis.url is not"),
         (r#"{"url": "redis://a", "tls_ca": "ca.pem"}"#, "so nothing is encrypted"),

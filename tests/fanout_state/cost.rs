@@ -142,7 +142,7 @@ fn cost_of_each_call() {
         let apps: Vec<String> = (0..10).map(|app| app.to_string()).collect();
         let counts: Vec<(&str, u64)> = apps.iter().map(|app| (&**app, 5)).collect();
         let session = Session(format!("{:016x}", i % 100).into());
-        state.beat(&session, true, 60_000, &counts).await.expect("it lives");
+        state.beat(&session, true, 60_000, &[], &counts).await.expect("it lives");
     });
     measure(&world, &node, "connections, 100 nodes", 2_000, |state, _| async move {
         assert_eq!(state.connections("1").await.expect("an answer"), 500);

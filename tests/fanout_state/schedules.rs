@@ -104,6 +104,7 @@ impl Run {
                 max_members: change.max_members,
                 removed: &change.removed,
                 added: &added,
+                ..Update::default()
             },
         )
     }

@@ -65,7 +65,7 @@ fn a_redis_cluster_keeps_the_same_record() {
     }
 
     for session in [&one, &two] {
-        session.wait(session.state.beat(&session.session, true, 60_000, &[(APP, 7)])).expect("it lives");
+        session.wait(session.state.beat(&session.session, true, 60_000, &[], &[(APP, 7)])).expect("it lives");
     }
     let event = Event {
         except: None,

@@ -4,7 +4,7 @@ use tidewire::fanout::message::Message;
 use tidewire::fanout::redis::state::{Synced, Transition, Update, UserSynced, UserTransition};
 use tidewire::fanout::redis::transport::LinkError;
 
-use crate::support::{APP, World, done, with_count};
+use crate::support::{APP, World, done, json, with_count};
 
 #[test]
 fn the_first_and_the_last_subscription_are_transitions() {
@@ -33,6 +33,62 @@ fn the_total_is_announced_when_it_changed_and_somebody_is_there_to_hear_it() {
     one.sync(update(0));
     two.sync(update(0));
     assert_eq!(ear.told(), ["#2", "#3", "#2", "#1"]);
+}
+
+#[test]
+fn who_takes_the_place_of_an_earlier_session_is_not_counted_twice() {
+    let mut world = World::start();
+    let (mut one, two, mut ear) = (world.node(), world.node(), world.ear());
+    let update = |count| Update { announce: true, ..with_count("orders", count) };
+    one.sync(update(2));
+    two.sync(update(1));
+    let old = [one.renew(), one.renew()];
+    let instead = |count| Update { predecessors: &old, ..update(count) };
+    for _ in 0..2 {
+        assert_eq!(one.sync(instead(2)), done(3, Transition::None));
+    }
+    assert_eq!(one.sync(instead(3)), done(4, Transition::None));
+    for old in &old {
+        one.wait(one.state.retire(old)).expect("it is reaped");
+    }
+    assert_eq!(ear.told(), ["#2", "#3", "#4"]);
+    assert_eq!(one.sync(instead(0)), done(1, Transition::None));
+    assert_eq!(two.sync(update(0)), done(0, Transition::Vacated));
+    one.wait(one.state.retire(&one.session)).expect("it is reaped");
+    assert!(world.dump().is_empty(), "{:?}", world.dump());
+}
+
+#[test]
+fn who_takes_the_place_of_an_earlier_session_holds_its_members() {
+    let mut world = World::start();
+    let (mut one, two, mut ear) = (world.node(), world.node(), world.ear());
+    let ann = json("1");
+    let members = |ids: &'static [&str]| ids.iter().map(|id| (*id, ann.as_deref())).collect::<Vec<_>>();
+    let (all, those_here) = (members(&["ann", "bob", "gone"]), members(&["ann", "bob"]));
+    one.sync(Update { added: &all, ..with_count("orders", 3) });
+    two.join("orders", "bob", "1");
+    ear.told();
+    let mut old = vec![one.renew()];
+    // One session in between had told some of it.
+    one.sync(Update { added: &those_here[..1], ..with_count("orders", 1) });
+    old.push(one.renew());
+    for _ in 0..2 {
+        one.sync(Update { added: &those_here, predecessors: &old, ..with_count("orders", 2) });
+    }
+    assert_eq!(ear.told(), [] as [&str; 0], "nobody came, and nobody went");
+    for old in &old {
+        one.wait(one.state.retire(old)).expect("it is reaped");
+    }
+    assert_eq!(two.members("orders").into_keys().collect::<Vec<_>>(), ["ann", "bob"]);
+    assert_eq!(ear.told().len(), 1, "the one who went is told of, once");
+    // Each is held once by each node.
+    two.leave("orders", "bob");
+    assert_eq!(two.members("orders").len(), 2);
+    one.sync(Update { removed: &["ann", "bob"], ..with_count("orders", 0) });
+    assert_eq!(ear.told().len(), 2);
+    one.wait(one.state.retire(&one.session)).expect("it is reaped");
+    two.wait(two.state.retire(&two.session)).expect("it is reaped");
+    assert!(world.dump().is_empty(), "{:?}", world.dump());
 }
 
 #[test]

@@ -237,7 +237,7 @@ pub fn version_of(message: &Message) -> Option<u64> {
 }
 
 pub fn with_count(channel: &str, count: u32) -> Update<'_> {
-    Update { app: APP, channel, count, announce: false, max_members: 100, removed: &[], added: &[] }
+    Update { app: APP, channel, count, max_members: 100, ..Update::default() }
 }
 
 pub fn json(text: &str) -> Option<Box<RawValue>> {

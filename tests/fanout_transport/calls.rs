@@ -5,7 +5,7 @@ use std::thread;
 
 use redis::Value;
 use tidewire::fanout::redis::scripts::Script;
-use tidewire::fanout::redis::transport::LinkError;
+use tidewire::fanout::redis::transport::{LinkError, SHARED};
 
 use crate::fixture::RedisServer;
 use crate::node::Node;
@@ -100,7 +100,7 @@ fn a_pipeline_gives_one_value_for_each_command_and_a_transaction_those_of_its_co
 
     let mut transaction = redis::Pipeline::new();
     transaction.atomic().cmd("INCR").arg("a").cmd("INCR").arg("a");
-    let values = node.wait(node.transport.query_shared(transaction)).unwrap();
+    let values = node.wait(node.transport.query(SHARED, transaction)).unwrap();
     assert_eq!(values, [Value::Int(3), Value::Int(4)]);
 }
 
@@ -108,6 +108,6 @@ fn a_pipeline_gives_one_value_for_each_command_and_a_transaction_those_of_its_co
 async fn futures_are_awaited_on_any_runtime() {
     let server = RedisServer::start();
     let node = Node::start(&server.config());
-    let values = node.transport.script_shared(&COUNT, &[b"{tidewire}n"], &[b"3"]).await;
+    let values = node.transport.script(SHARED, &COUNT, &[b"{tidewire}n"], &[b"3"]).await;
     assert_eq!(values, Ok(Value::Int(3)));
 }

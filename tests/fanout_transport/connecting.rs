@@ -1,5 +1,6 @@
 //! What is said when Redis cannot be used.
 
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,27 @@ fn a_server_that_does_not_answer_is_named_in_time() {
     let text = refusal(&config(&format!("redis://{}", listener.local_addr().unwrap()), &[]));
     assert!(since.elapsed() < Duration::from_secs(5));
     assert!(text.contains(": no answer; check redis.url"), "{text}");
+}
+
+#[test]
+fn a_server_of_another_protocol_is_said_to_be_no_redis() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        // Kept open: to close with something unread may take the answer away from the client.
+        let mut answered = Vec::new();
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            connection.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+            answered.push(connection);
+        }
+    });
+    assert_eq!(
+        refusal(&config(&format!("redis://{address}"), &[])),
+        format!(
+            "Redis at {address}: what answers there is not Redis; check redis.url; with TLS it begins with rediss://"
+        )
+    );
 }
 
 #[test]

@@ -12,3 +12,6 @@ mod messages;
 mod node;
 mod outages;
 mod sentinel;
+mod slots;
+mod tls;
+mod versions;

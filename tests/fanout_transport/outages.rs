@@ -17,7 +17,7 @@ const DOWN_WITHIN: Duration = Duration::from_millis(5_500);
 fn the_first_connection_is_up_once_and_with_no_earlier_server() {
     let server = RedisServer::start();
     let node = Node::start(&server.config());
-    assert_eq!(node.told(), [Told::Up(Partitions::ALL, false)]);
+    assert_eq!(node.told(), [Told::Up(Partitions::ALL, true)]);
     assert_eq!(node.transport.disconnected_for(), None);
     assert_eq!(node.metrics.fanout.connected.get(), 1);
 }
@@ -117,7 +117,7 @@ fn a_node_idles_for_longer_than_a_ping_may_take() {
     let server = RedisServer::start();
     let node = Node::start(&server.config());
     thread::sleep(Duration::from_millis(5_500));
-    assert_eq!(node.told(), [Told::Up(Partitions::ALL, false)]);
+    assert_eq!(node.told(), [Told::Up(Partitions::ALL, true)]);
     let pings: u64 =
         server.info("cmdstat_ping").split(',').next().unwrap()["calls=".len()..].parse().unwrap();
     assert!((4..20).contains(&pings), "{pings} pings in 5.5 s");

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 use tidewire::config::ReplayRule;
 
+use super::{Replaying, at, position, publish, server, server_with};
 use crate::common::TestServer;
-use crate::{Replaying, at, position, publish, server, server_with};
 
 /// Whether the client at `from` is told `reason`, and goes on live; or hears it and is not subscribed.
 async fn expect_gap(server: &TestServer, from: &str, reason: &str, oldest: Option<u64>) {

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use tidewire::config::ReplayRule;
 
+use super::{Replaying, publish, server, server_with};
 use crate::common::{Client, TestServer};
-use crate::{Replaying, publish, server, server_with};
 
 async fn rewind_with(client: &mut Client, channel_data: &Value, replay: Value) -> Value {
     let channel_data = channel_data.to_string();

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::{Replaying, position, publish, server};
 use crate::common::{Client, eventually};
-use crate::{Replaying, position, publish, server};
 
 /// The texts of the error frame and of the subscription error, which must agree.
 async fn refused(client: &mut Client, channel: &str, replay: Value, kind: &str, status: u16) -> String {

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::common::{TestServer, eventually, member};
-use crate::{Replaying, at, position, publish, server};
+use super::{Replaying, at, position, publish, server};
+use crate::common::{eventually, member};
 
 #[tokio::test]
 async fn s218_missed_messages_come_between_the_answer_and_live_ones() {
@@ -190,46 +190,6 @@ async fn the_url_may_ask_for_every_subscription() {
     assert_eq!(answer.frame["replay"]["count"], 1);
     back.expect_serial("news", "2", 2).await;
     back.expect_done("news", 2).await;
-}
-
-#[tokio::test]
-async fn a_generation_is_told_with_its_first_message() {
-    // What one server stored, another takes up without knowing that all of it is there.
-    let directory = tempfile::tempdir().unwrap();
-    let start = |directory: &std::path::Path| {
-        TestServer::with_config(|config| {
-            config.replay.dir = directory.to_owned();
-            config.apps[0].replay = tidewire::config::AppReplay::everything();
-        })
-    };
-    let first = start(directory.path());
-    publish(&first, "news", 1..=3).await;
-    let mut client = first.connect().await;
-    let answer = client.subscribe_replaying("news", json!({"v": 1})).await;
-    // As `kill -9` leaves them.
-    let copy = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(directory.path()).unwrap().map(Result::unwrap) {
-        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
-    }
-    drop(first);
-
-    let second = start(copy.path());
-    let mut back = second.connect().await;
-    let resumed = back.subscribe_replaying("news", json!({"v": 1, "from": position(&answer)})).await;
-    assert_eq!((&resumed["recovered"], &resumed["count"]), (&json!(true), &json!(0)), "{resumed}");
-    back.expect_done("news", 3).await;
-    publish(&second, "news", [4, 5]).await;
-    let event = back.expect_serial("news", "4", 4).await;
-    let epoch = event.frame["epoch"].as_str().expect("the first of its generation").to_owned();
-    assert_ne!(answer["epoch"], json!(epoch));
-    assert!(back.expect_serial("news", "5", 5).await.frame.get("epoch").is_none());
-    // The position from before is good as long as it is in what was kept.
-    let mut late = second.connect().await;
-    let resumed = late.subscribe_replaying("news", json!({"v": 1, "from": at(&position(&answer), 1)})).await;
-    assert_eq!((&resumed["epoch"], &resumed["count"]), (&json!(epoch), &json!(4)));
-    let mut wrong = second.connect().await;
-    let lost = wrong.subscribe_replaying("news", json!({"v": 1, "from": at(&position(&answer), 4)})).await;
-    assert_eq!((&lost["recovered"], &lost["reason"]), (&json!(false), &json!("rolled_back")));
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
+use super::{Replaying, publish, server, server_with};
 use crate::common::{Frame, TestServer, member};
-use crate::{Replaying, publish, server, server_with};
 use tidewire::config::{ChannelPattern, ReplayRule};
 
 const CHANNELS: [&str; 5] = ["news", "private-a", "private-encrypted-b", "cache-c", "presence-p"];
@@ -16,6 +16,13 @@ async fn frames_of(server: &TestServer) -> Vec<String> {
         client.request(channel, None).await;
     }
     client.request("presence-p", Some(&member("u-1"))).await;
+    // On a cluster, the nodes hear of a subscription when it succeeds.
+    while frames.iter().filter(|frame: &&String| frame.contains("subscription_succeeded")).count()
+        < CHANNELS.len()
+    {
+        let Frame::Text(text) = client.next_frame().await else { panic!("only text") };
+        frames.push(text);
+    }
     let rest = server.rest();
     rest.publish("news", "e", "{\"a\": [1, \"é\"]}").await;
     for channel in &CHANNELS[1..] {
@@ -119,7 +126,7 @@ async fn the_cached_event_comes_without_a_serial_and_not_twice() {
     client.expect_serial("cache-a", "3", 3).await;
 
     let mut resumed = server.connect().await;
-    resumed.subscribe_replaying("cache-a", json!({"v": 1, "from": crate::position(&answer)})).await;
+    resumed.subscribe_replaying("cache-a", json!({"v": 1, "from": super::position(&answer)})).await;
     resumed.expect_serial("cache-a", "3", 3).await;
     resumed.expect_done("cache-a", 3).await;
     resumed.assert_silent().await;

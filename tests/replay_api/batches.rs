@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{deduplicated, in_memory, kept, moved, on_each_store, position_of};
+use super::{deduplicated, in_memory, kept, moved, on_each_store, position_of};
 
 fn item(channel: &str, data: &str, key: &str) -> Value {
     json!({"name": "e", "data": data, "channel": channel, "idempotency_key": key})

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 use tidewire::config::ReplayRule;
 
-use crate::common::TestServer;
-use crate::{
+use super::{
     HISTORY, ask, data_of, in_memory_with, keep, moved, on_each_store, page, position_of, publish_numbers,
     rule, serials,
 };
+use crate::common::TestServer;
 
 /// Checks a 410 and hands its body back.
 async fn gone(server: &TestServer, query: &[(&str, &str)], reason: &str) -> Value {
@@ -147,7 +147,7 @@ async fn a_position_of_another_log_or_beyond_this_one_is_gone() {
 
 #[tokio::test]
 async fn a_cursor_of_another_log_is_gone() {
-    let (one, two) = (crate::in_memory(), crate::in_memory());
+    let (one, two) = (super::in_memory(), super::in_memory());
     for server in [&one, &two] {
         publish_numbers(&server.rest(), "log-a", 1..=5).await;
     }

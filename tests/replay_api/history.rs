@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::common::Rest;
-use crate::{
+use super::{
     HISTORY, ask, data_of, in_memory, in_memory_with, keep, moved, on_each_store, page, position_of,
     publish_numbers, rule, serials,
 };
+use crate::common::Rest;
 
 #[tokio::test]
 async fn it_begins_with_the_newest() {

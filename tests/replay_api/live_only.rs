@@ -3,9 +3,9 @@
 use serde_json::json;
 use tidewire::config::OnStoreError;
 
+use super::refusals::{Fragile, full, serve};
+use super::{deduplicated, keyed, position_of};
 use crate::common::{Client, TestServer};
-use crate::refusals::{Fragile, full, serve};
-use crate::{deduplicated, keyed, position_of};
 
 async fn subscribe(server: &TestServer, replay: serde_json::Value) -> (Client, serde_json::Value) {
     let mut client = server.connect().await;

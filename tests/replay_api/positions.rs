@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::{data_of, in_memory, moved, on_disk, on_each_store, page, position_of, publish_numbers};
+use super::{data_of, in_memory, moved, on_disk, on_each_store, page, position_of, publish_numbers};
 
 #[tokio::test]
 async fn a_trigger_tells_where_its_message_stands() {
@@ -99,6 +99,6 @@ async fn positions_go_on_after_a_restart() {
     publish_numbers(&server.rest(), "log-a", 4..=5).await;
     let page = page(&server.rest(), &[("direction", "forward"), ("from", &before)]).await;
     assert_eq!(data_of(&page), ["4", "5"]);
-    let all = crate::kept(&server.rest()).await;
+    let all = super::kept(&server.rest()).await;
     assert_eq!(all, ["1", "2", "3", "4", "5"]);
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::{
+use super::{
     HISTORY, ask, deduplicated, in_memory, keyed, moved, on_disk, on_each_store, page, position_of,
     publish_numbers, serials,
 };

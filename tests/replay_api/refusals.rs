@@ -12,8 +12,8 @@ use tidewire::replay::store::{
 use tidewire_protocol::position::Position;
 use tidewire_protocol::replay::Bounds;
 
+use super::{HISTORY, deduplicated, event, keep, kept, keyed, rule};
 use crate::common::{TestServer, demo_app};
-use crate::{HISTORY, deduplicated, event, keep, kept, keyed, rule};
 
 /// A store in memory that fails when it is told to.
 #[derive(Debug)]
@@ -183,7 +183,7 @@ async fn live_only_delivers_what_cannot_be_kept_and_says_that_it_is_missing() {
     client.subscribe("log-a").await;
     let rest = server.rest();
     rest.publish("log-a", "e", "1").await;
-    let before = crate::position_of(&rest, "log-a").await;
+    let before = super::position_of(&rest, "log-a").await;
     store.fail_with(Some(full()));
     let mut body = event("log-a", "2");
     body["info"] = "position".into();
@@ -193,7 +193,7 @@ async fn live_only_delivers_what_cannot_be_kept_and_says_that_it_is_missing() {
     client.expect_event("e", "log-a", "2").await;
     store.fail_with(None);
     rest.publish("log-a", "e", "3").await;
-    let answer = crate::ask(&rest, &[("direction", "forward"), ("from", &before)]).await;
+    let answer = super::ask(&rest, &[("direction", "forward"), ("from", &before)]).await;
     assert_eq!(answer.status, 410, "{}", answer.body);
     assert_eq!(kept(&rest).await, ["3"]);
 }
@@ -212,7 +212,7 @@ async fn a_store_that_cannot_be_read_is_a_503_as_well() {
         assert!(answer.body.contains("the disk does not answer"), "{}", answer.body);
     }
     // A position comes from memory.
-    assert!(crate::position_of(&rest, "log-a").await.ends_with(":1"));
+    assert!(super::position_of(&rest, "log-a").await.ends_with(":1"));
     store.fail_with(None);
     assert_eq!(kept(&rest).await, ["1"]);
 }
@@ -238,14 +238,14 @@ async fn unreadable_messages_are_named_and_left_out() {
     for name in ["e", "rotten", "e", "rotten"] {
         rest.publish("log-a", name, "1").await;
     }
-    let page = crate::page(&rest, &[]).await;
-    assert_eq!(crate::serials(&page), [3, 1]);
+    let page = super::page(&rest, &[]).await;
+    assert_eq!(super::serials(&page), [3, 1]);
     assert_eq!((&page["unreadable"], &page["complete"]), (&json!([4, 2]), &json!(true)));
     // They count for the limit and do not stop the paging.
-    let first = crate::page(&rest, &[("limit", "1")]).await;
+    let first = super::page(&rest, &[("limit", "1")]).await;
     assert_eq!((&first["items"], &first["unreadable"]), (&json!([]), &json!([4])));
-    let second = crate::page(&rest, &[("limit", "1"), ("cursor", first["next"].as_str().unwrap())]).await;
-    assert_eq!((crate::serials(&second), second.get("unreadable")), (vec![3], None));
+    let second = super::page(&rest, &[("limit", "1"), ("cursor", first["next"].as_str().unwrap())]).await;
+    assert_eq!((super::serials(&second), second.get("unreadable")), (vec![3], None));
     let state = rest.read("/channels/log-a/history/state", &[]).await;
     assert_eq!((&state["messages"], state.get("bytes")), (&json!(4), None));
 }

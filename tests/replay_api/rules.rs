@@ -3,9 +3,9 @@
 use serde_json::json;
 use tidewire::config::{Config, OnStoreError};
 
+use super::refusals::{Fragile, serve};
+use super::{keep, rule};
 use crate::common::demo_app;
-use crate::refusals::{Fragile, serve};
-use crate::{keep, rule};
 
 #[tokio::test]
 async fn who_was_subscribed_before_the_channel_was_stored_may_go_back() {

@@ -1,16 +1,13 @@
 //! Several nodes on one log.
 
 use tidewire::fanout::keys::{Keys, partition};
-use tidewire::fanout::message::{CachePart, Message};
+use tidewire::fanout::message::Message;
 use tidewire::replay::redis::RedisStore;
-use tidewire::replay::redis::follow::ChannelHead;
-use tidewire::replay::store::{Append, Appended, Content, Hints, Store};
+use tidewire::replay::store::{Append, Appended, Store};
 
 use crate::fixture::{RedisServer, wait_until};
 use crate::link::Link;
-use crate::support::{
-    ALL, T0, append, append_one, content, keyed, message, messages, serials, stamp, stream,
-};
+use crate::support::{ALL, T0, append, append_one, keyed, message, messages, serials, stamp, stream};
 use crate::{PREFIX, node};
 
 fn subscribe(link: &Link, channel: &str) {
@@ -124,75 +121,4 @@ fn many_nodes_with_one_key_store_it_once() {
         assert!(positions.iter().all(|position| *position == positions[0]));
     }
     assert_eq!(serials(&nodes[0].1, &orders, ALL).len(), 50);
-}
-
-#[test]
-fn what_is_published_says_all_that_is_in_the_log() {
-    let server = RedisServer::start();
-    let (link, store) = node(&server);
-    let (other_link, other) = node(&server);
-    let room = stream("presence-room");
-    subscribe(&link, "presence-room");
-    let full = Content {
-        id: Some("ord-77".into()),
-        event: "client-typing".into(),
-        data: r#""{\"a\":1}""#.into(),
-        user_id: Some("7".into()),
-        except: tidewire_protocol::SocketId::parse("12.34")
-            .expect("an id")
-            .map(tidewire_protocol::SocketId::to_bits),
-    };
-    let append_full = Append {
-        stream: room.clone(),
-        content: full.clone(),
-        inactivity_ttl_ms: 0,
-        hints: Hints { cache_ttl_ms: Some(5000), ..Hints::default() },
-    };
-    let empty = link.transport.block_on(store.head(&room)).expect("head");
-    append_one(&other, &append_full, T0 + 3);
-    append(&other, &room, "2", T0 + 4);
-    drop((other, other_link));
-    wait_until("both came", || link.heard.messages().len() == 2);
-    let mut last: ChannelHead = empty;
-    let log = link.transport.block_on(store.range(&room, 0, u64::MAX)).expect("read");
-    for (stored, message) in published(&link).into_iter().zip(log) {
-        let frame = stored.event.frame.clone();
-        if stored.serial == 1 {
-            let cache = CachePart { ttl_ms: 5000, data: bytes::Bytes::from_static(b"{\"a\":1}") };
-            assert_eq!(stored.event.cache, Some(cache));
-        }
-        let event = store.stored_event(&room, stored, last);
-        last = ChannelHead::from(&event.stamp);
-        // The log's message began the generation; whoever knew it before need not be told.
-        let expected = tidewire::replay::store::Stamp { begins_generation: false, ..message.stamp };
-        assert_eq!(event.stamp, expected);
-        let read = tidewire::replay::event::StoredEvent::from_message("presence-room", message);
-        assert_eq!(event.plain(), read.plain());
-        assert_eq!(event.plain().as_ptr(), frame.as_ptr(), "it is not copied");
-        assert_eq!((event.except, event.size()), (read.except, read.size()));
-        assert_eq!(event.positioned(0, true), read.positioned(0, true));
-    }
-    assert_eq!(link.transport.block_on(store.head(&room)), Ok(last));
-    // It can append at once now: it knows where the stream stands.
-    assert_eq!(append(&store, &room, "3", T0 + 5).position.serial, 3);
-    let total = messages(&store, &room)[2].stamp.total_bytes;
-    assert_eq!(total, full.size() + content("2").size() + content("3").size());
-}
-
-#[test]
-fn a_hole_is_read_exactly() {
-    let server = RedisServer::start();
-    let (link, store) = node(&server);
-    let orders = stream("orders");
-    let batch: Vec<Append> = (1..=700).map(|number| message(&orders, &number.to_string())).collect();
-    store.append(&batch, T0).expect("stored");
-    let range = |after, before| -> Vec<u64> {
-        let messages = link.transport.block_on(store.range(&orders, after, before)).expect("read");
-        messages.iter().map(|message| message.stamp.position.serial).collect()
-    };
-    assert_eq!(range(5, 8), [6, 7]);
-    assert_eq!(range(5, 6), [0u64; 0]);
-    assert_eq!(range(698, u64::MAX), [699, 700]);
-    assert_eq!(range(0, 601).len(), 600);
-    assert_eq!(range(700, u64::MAX), [0u64; 0]);
 }

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use tidewire::replay::redis::RedisStore;
+use tidewire::clock::Clock;
+use tidewire::replay::redis::{RedisStore, Wall};
 use tidewire::replay::store::{Retention, Store, StoreError};
 use tidewire_protocol::position::Position;
 use tidewire_protocol::replay::Reason;
@@ -216,11 +217,12 @@ fn ages_go_by_the_clock_of_redis() {
     let server = RedisServer::start();
     let link = crate::Link::start(&server.config());
     let (seconds, _): (u64, u64) = server.command(&["TIME"]);
-    for skew in [0, 100 * MINUTE] {
-        let now_ms = seconds * 1000 - skew;
+    let late: Wall = || Clock::wall_millis() - 100 * MINUTE;
+    for wall in [Clock::wall_millis as Wall, late] {
+        let now_ms = wall();
         let transport = link.transport.clone();
         let store =
-            RedisStore::open(transport, crate::PREFIX, &crate::support::caps(), now_ms).expect("it opens");
+            RedisStore::open(transport, crate::PREFIX, &crate::support::caps(), wall).expect("it opens");
         let stamp = append(&store, &stream("orders"), "x", now_ms);
         assert!(stamp.time_ms.abs_diff(seconds * 1000) < MINUTE, "{stamp:?}");
         let minute = Retention { window_ms: MINUTE, ..EVERYTHING };

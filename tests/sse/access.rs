@@ -113,7 +113,7 @@ async fn a_wrong_signature_is_refused_with_the_string_to_sign() {
     let query = format!("channels=news&{}", token.user("{\"id\":\"u-1\"}").replace("u-1", "u-2"));
     let body = get(&query).refused(&server, 403).await;
     assert!(error(&body).starts_with("Invalid signature"), "{body}");
-    eventually("nobody to be left", async || server.inner().node().connection_count() == 0).await;
+    eventually("nobody to be left", async || server.total(|node| node.node().connection_count()) == 0).await;
 }
 
 #[tokio::test]

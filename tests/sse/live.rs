@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
+use super::access::Token;
 use super::reader::{Block, get};
-use crate::access::Token;
 use crate::common::{TestServer, eventually, member};
 
 #[tokio::test]
@@ -106,7 +106,8 @@ async fn two_streams_may_share_a_token() {
     }
     let [first, mut second] = streams;
     drop(first);
-    eventually("the first to be gone", async || server.inner().node().connection_count() == 1).await;
+    eventually("the first to be gone", async || server.total(|node| node.node().connection_count()) == 1)
+        .await;
     server.rest().publish("private-a", "e", "2").await;
     second.expect_event("e", "private-a", "2").await;
 }
@@ -161,6 +162,6 @@ async fn streams_and_sockets_count_alike() {
     };
     let info = server.rest().read("/channels/news", &[("info", "subscription_count")]).await;
     assert_eq!(info["subscription_count"], 2);
-    assert_eq!(server.inner().apps().by_id("42").unwrap().connection_count(), 2);
+    assert_eq!(server.total(|node| node.apps().by_id("42").unwrap().connection_count()), 2);
     let _ = member("u-1");
 }

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use tidewire::config::{AppReplay, ChannelPattern, ReplayRule, StoreKind};
 
+use super::access::Token;
 use super::reader::{Block, Get, Stream, get};
-use crate::access::Token;
 use crate::common::TestServer;
 
 fn server() -> TestServer {
@@ -281,7 +281,7 @@ async fn a_slow_reader_gets_everything_at_its_own_pace() {
     for number in 1..=MESSAGES {
         server.rest().publish("news", "e", &format!("{number:04}{padding}")).await;
     }
-    assert_eq!(server.inner().node().connection_count(), 1, "it fell behind, and was not closed");
+    assert_eq!(server.total(|node| node.node().connection_count()), 1, "it fell behind, and was not closed");
     for number in 1..=MESSAGES {
         let block = event_block(&mut slow).await;
         assert_eq!(block.json()["data"].as_str().unwrap()[..4], format!("{number:04}"));

@@ -5,6 +5,7 @@ pub mod idle;
 pub mod latency;
 pub mod presence;
 pub mod publish;
+pub mod soak;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -17,6 +17,8 @@ use crate::{api, frame};
 const WEBSOCKET_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const WEBSOCKET_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
+const PONG: &[u8] = br#"{"event":"pusher:pong","data":{}}"#;
+
 /// Loopback addresses the connections are spread over: each has its own 28,000 ports.
 const SOURCE_ADDRESSES: usize = 8;
 
@@ -214,7 +216,9 @@ impl Connection {
                 self.stage = Stage::Ready;
             }
             (Stage::Greeting, other) => bail!("{other} before connection_established"),
-            // Members, counts, pings: part of the protocol, not what is counted.
+            // After two silent minutes.
+            (_, "pusher:ping") => self.write(&frame::client(frame::TEXT, PONG))?,
+            // Members, counts: part of the protocol, not what is counted.
             _ => {}
         }
         Ok(())

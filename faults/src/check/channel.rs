@@ -144,6 +144,19 @@ impl Channel {
         })
     }
 
+    /// The message that stood at a serial while `epoch` was the newest: once it was lost, a later generation has another
+    /// one there.
+    pub fn at_by(&self, epoch: Epoch, serial: u64) -> Option<Mid> {
+        let is_known = |known: Epoch| known.nonce == epoch.nonce && known.generation <= epoch.generation;
+        let place = |mid: &Mid| self.places.get(mid).is_none_or(|(first, _)| is_known(*first));
+        let is_same_log = self.covered.is_some_and(|covered| covered.epoch.nonce == epoch.nonce);
+        let stored = self.stored.get(&serial).filter(|mid| is_same_log && place(mid));
+        stored.copied().or_else(|| {
+            let versions = self.versions.get(&serial)?.iter().filter(|version| is_known(version.epoch));
+            versions.max_by_key(|version| version.epoch.generation).map(|version| version.mid)
+        })
+    }
+
     /// Whether something was delivered and not stored between two times, for all but whom it was not for.
     pub fn went_on_without_log(&self, after: u64, before: u64) -> bool {
         self.live_only.iter().any(|(began, known)| *began > after && *known < before)
@@ -193,7 +206,12 @@ impl Channel {
             let Some(position) = known.position else { continue };
             let is_trimmed = position.serial < covered.oldest && position.epoch.nonce == covered.epoch.nonce;
             let stands = self.stored.get(&position.serial) == Some(mid);
-            if !stands && !is_trimmed && !may_lose {
+            if stands || is_trimmed {
+                continue;
+            }
+            if may_lose {
+                report.gone += 1;
+            } else {
                 report.add(Fault::Lost, || {
                     format!(
                         "{channel}: {} was stored at {position} and is not in the log, {} to {} of {}",
@@ -205,5 +223,29 @@ impl Channel {
                 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serial_that_was_rolled_back_is_judged_by_what_stood_there_before() {
+        let mut channel = Channel::new("a");
+        let mut report = Report::default();
+        let epoch = |generation| Epoch { nonce: 7, generation };
+        for (mid, generation) in [(1, 1), (2, 2)] {
+            let position = Position { epoch: epoch(generation), serial: 5 };
+            channel.place(mid, "m", position, true, "o1", &mut report);
+        }
+        channel.store(5, 2);
+        channel.covered = Some(Covered { epoch: epoch(2), oldest: 1, newest: 5 });
+        assert_eq!(channel.at_by(epoch(1), 5), Some(1));
+        assert_eq!(channel.at_by(epoch(2), 5), Some(2));
+        // Nobody saw it: the log tells alone.
+        channel.store(6, 3);
+        assert_eq!(channel.at_by(epoch(1), 6), Some(3));
+        assert!(report.is_clean());
     }
 }

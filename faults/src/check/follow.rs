@@ -235,6 +235,10 @@ fn advance(record: &Record<'_>, next: Position, watch: &mut Watch, report: &mut 
         report
             .add(Fault::Garbled, || format!("{} is of {}, after {}", at(record), next.epoch, position.epoch));
     }
+    if next.epoch.generation > position.epoch.generation && watch.pending.is_none() {
+        // Not told otherwise, it takes what it has for what the log has.
+        watch.trusts();
+    }
     watch.position = Some(next);
 }
 

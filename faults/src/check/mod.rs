@@ -283,7 +283,7 @@ impl Checker {
 fn judge_segments(observer: &str, channel: &Channel, watch: &Watch, names: &Names, report: &mut Report) {
     for segment in &watch.segments {
         for serial in &segment.missing {
-            let Some(mid) = channel.at(segment.epoch.nonce, *serial) else { continue };
+            let Some(mid) = channel.at_by(segment.epoch, *serial) else { continue };
             if !is_excluded(channel, watch, mid) {
                 report.add(Fault::Lost, || {
                     let (name, mid) = (&channel.name, names.of(mid));
@@ -296,7 +296,7 @@ fn judge_segments(observer: &str, channel: &Channel, watch: &Watch, names: &Name
             if stored.is_some_and(|stored| stored != mid) {
                 report.add(Fault::WrongRecovery, || {
                     let (name, mid) = (&channel.name, names.of(*mid));
-                    format!("{observer} holds {mid} at serial {serial} of {name}, which the log lost, and was told recovered")
+                    format!("{observer} holds {mid} at serial {serial} of {name}, which the log lost, and was not told")
                 });
             }
         }

@@ -67,6 +67,8 @@ pub struct Report {
     pub resyncs: BTreeMap<String, u64>,
     pub skips: u64,
     pub stored: u64,
+    /// Acknowledged, and lost by a store that may lose some.
+    pub gone: u64,
     pub max_rss: u64,
     pub max_disk: u64,
     /// Microseconds from the start of a publish to its live delivery, slow readers left out.
@@ -101,6 +103,7 @@ impl Default for Report {
             resyncs: BTreeMap::new(),
             skips: 0,
             stored: 0,
+            gone: 0,
             max_rss: 0,
             max_disk: 0,
             latency: histogram(),
@@ -177,8 +180,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "  published  {} stored, {} refused, {} unknown; {} in the log at the end",
-            self.published, self.refused, self.unknown, self.stored
+            "  published  {} stored, {} refused, {} unknown; {} in the log at the end, {} acknowledged ones gone",
+            self.published, self.refused, self.unknown, self.stored, self.gone
         )?;
         writeln!(
             f,

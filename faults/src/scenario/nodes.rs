@@ -1,8 +1,12 @@
-//! Three nodes on one Redis: every kind of channel, clients that go from node to node, and what breaks in between.
+//! Three nodes on one Redis, or several: every kind of channel, clients that go from node to node, and what breaks in between.
 
 pub mod cut;
 pub mod drain;
+pub mod fail_over;
+pub mod flush;
+pub mod half_open;
 pub mod kill;
+pub mod outage;
 pub mod redis;
 pub mod soak;
 pub mod stop;
@@ -13,11 +17,11 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::check::{Expect, Report, is_ordinary};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Timing};
 use crate::history::History;
 use crate::observer::Plan;
 use crate::publisher::{Load, Percent, Publishers};
-use crate::redis::Loss;
+use crate::redis::{Form, Loss};
 use crate::stage::{MAX_REPLAY, Options, Stage, mixed_channels, setup};
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -29,8 +33,20 @@ type Nodes = Stage<Cluster>;
 struct Size {
     observers: usize,
     node_timeout: Duration,
-    loss: Loss,
+    unready_after: Duration,
+    redis: Form,
     drain_seconds: u64,
+}
+
+impl Size {
+    /// For CI, on one Redis that loses nothing.
+    const SMALL: Self = Self {
+        observers: 30,
+        node_timeout: Duration::from_secs(3),
+        unready_after: Duration::from_secs(30),
+        redis: Form::Alone(Loss::Nothing),
+        drain_seconds: 1,
+    };
 }
 
 fn open(name: &str, options: &Options, size: &Size) -> Result<Nodes> {
@@ -44,11 +60,12 @@ fn open(name: &str, options: &Options, size: &Size) -> Result<Nodes> {
     let mut setup = setup(json!({ "rules": rules, "max_bytes": "16GiB" }));
     setup.drain_seconds = size.drain_seconds;
     let node_timeout = u64::try_from(size.node_timeout.as_micros())?;
-    let may_lose = size.loss != Loss::Nothing;
+    let may_lose = size.redis.may_lose();
+    let timing = Timing { node_timeout: size.node_timeout, unready_after: size.unready_after };
     let expect = Expect { max_replay: MAX_REPLAY, node_timeout, may_lose, ..Expect::default() };
     let mut stage = Stage::open_on(name, options, expect, channels, |directory, began| {
         let outages = History::create(&directory.join("history/outages.jsonl"), began)?;
-        Cluster::start(options, directory, &setup, size.loss, size.node_timeout, outages)
+        Cluster::start(options, directory, &setup, size.redis, &timing, outages)
     })?;
     let plans = (0..size.observers).map(|number| plan(&stage, size, number)).collect();
     stage.watch(plans)?;
@@ -104,6 +121,15 @@ fn finish(stage: Nodes, is_told: impl FnOnce(&Report) -> bool) -> Result<Report>
 fn churn(stage: &mut Nodes, every: usize) {
     stage.crowds[0].cut(every);
     std::thread::sleep(Duration::from_millis(300));
+}
+
+/// Of everybody's connections.
+fn sockets(stage: &Nodes) -> Vec<String> {
+    stage
+        .crowds
+        .iter()
+        .flat_map(|crowd| crowd.progress().iter().map(|progress| progress.socket_id()))
+        .collect()
 }
 
 /// The channels with a log.

@@ -12,7 +12,7 @@ fn refused(query: &str) -> String {
     error.text
 }
 
-fn cursor_of(direction: HistoryDirection, bound: Option<u64>) -> HistoryCursor {
+fn cursor_of(direction: Direction, bound: Option<u64>) -> HistoryCursor {
     HistoryCursor { direction, serial: 1842, bound, epoch: Epoch { nonce: 62, generation: 2 } }
 }
 
@@ -22,7 +22,7 @@ fn without_parameters_it_is_the_newest_hundred() {
         assert_eq!(parse(query), Ok(HistoryQuery::default()), "{query}");
     }
     assert_eq!(HistoryQuery::default().limit, 100);
-    assert_eq!(HistoryQuery::default().direction, HistoryDirection::Backward);
+    assert_eq!(HistoryQuery::default().direction, Direction::Backward);
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn every_parameter_is_read() {
     let query = parse("direction=forward&limit=1000&from=10.2%3A7&to=10.2:9&since=15m").unwrap();
     let epoch = Epoch { nonce: 62, generation: 2 };
     let expected = HistoryQuery {
-        direction: HistoryDirection::Forward,
+        direction: Direction::Forward,
         limit: 1000,
         from: Some(Position { epoch, serial: 7 }),
         to: Some(Position { epoch, serial: 9 }),
@@ -104,11 +104,11 @@ fn from_comes_before_to_in_the_direction() {
 
 #[test]
 fn a_cursor_says_all_but_the_limit() {
-    let cursor = cursor_of(HistoryDirection::Forward, Some(9));
+    let cursor = cursor_of(Direction::Forward, Some(9));
     for direction in ["", "&direction=forward", "&direction="] {
         let query = parse(&format!("cursor={cursor}&limit=5{direction}")).unwrap();
         let expected = HistoryQuery {
-            direction: HistoryDirection::Forward,
+            direction: Direction::Forward,
             limit: 5,
             cursor: Some(cursor),
             ..HistoryQuery::default()
@@ -127,20 +127,20 @@ fn a_cursor_says_all_but_the_limit() {
 
 #[test]
 fn a_cursor_is_read_as_it_is_written() {
-    for direction in [HistoryDirection::Backward, HistoryDirection::Forward] {
+    for direction in [Direction::Backward, Direction::Forward] {
         for bound in [None, Some(0), Some(9), Some(u64::MAX)] {
             let cursor = cursor_of(direction, bound);
             assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
     }
-    let cursor = cursor_of(HistoryDirection::Forward, Some(9));
+    let cursor = cursor_of(Direction::Forward, Some(9));
     assert_eq!(cursor.to_string(), "AQMAAAAAAAAHMgAAAAAAAAAJAAAAAAAAAD4AAAAC");
     assert_eq!(cursor.position().to_string(), "10.2:1842");
 }
 
 #[test]
 fn other_texts_are_no_cursors() {
-    let bytes = cursor_of(HistoryDirection::Backward, None).to_bytes();
+    let bytes = cursor_of(Direction::Backward, None).to_bytes();
     let with = |at: usize, byte: u8| {
         let mut bytes = bytes;
         bytes[at] = byte;

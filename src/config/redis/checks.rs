@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::units::Quantity;
-use super::super::{Config, Problem, StoreKind};
+use super::super::{Config, OnStoreError, Problem, StoreKind};
 use super::RedisConfig;
 
 /// `url_name` is what the operator knows `redis.url` by.
@@ -85,6 +85,14 @@ pub fn redis_doubts(config: &Config) -> Vec<String> {
     }
     if redis.sentinel_master.is_empty() && redis.sentinel_credentials().password.is_some() {
         doubts.push("redis.sentinel_password is set, but redis.sentinel_master is not".to_owned());
+    }
+    let is_stored = config.apps.iter().any(|app| app.replay.is_on());
+    if is_stored && config.replay.on_store_error == OnStoreError::LiveOnly {
+        doubts.push(
+            "replay.on_store_error is \"live_only\", but with redis.url it is as \"reject\": without Redis an event \
+             reaches no other node"
+                .to_owned(),
+        );
     }
     if redis.response_timeout >= redis.node_timeout {
         let time = |time: Duration| Quantity::Time.render(time.as_secs());

@@ -35,12 +35,16 @@ proptest! {
         generation: u32,
         serial: u64,
         time_ms: u64,
+        size: u32,
     ) {
-        let part = encode_stored_part(id.as_deref(), &event).expect("a short id");
+        let part = encode_stored_part(size, id.as_deref(), &event).expect("a short id");
         let mut encoded = format!("S{generation}-{serial}:{time_ms}:").into_bytes();
         encoded.extend_from_slice(&part);
-        let Ok(Message::Stored(back)) = decoded(encoded) else { panic!("no stored event") };
-        prop_assert_eq!(back, Stored { generation, serial, time_ms, id, event });
+        let encoded = Bytes::from(encoded);
+        let Ok(Message::Stored(back)) = decoded(encoded.clone()) else { panic!("no stored event") };
+        let frame = back.event.frame.as_ptr_range();
+        prop_assert!(frame.is_empty() || frame.end == encoded.as_ptr_range().end, "the frame is not copied");
+        prop_assert_eq!(back, Stored { generation, serial, time_ms, size, id, event });
     }
 
     #[test]
@@ -84,7 +88,7 @@ fn short_messages_are_their_kind() {
     assert!(matches!(decoded("#12"), Ok(Message::Count(12))));
     assert!(matches!(decoded("o"), Ok(Message::Online)));
     assert!(matches!(decoded("f"), Ok(Message::Offline)));
-    assert!(matches!(decoded(encode_terminate()), Ok(Message::Terminate)));
+    assert!(matches!(decoded("T9"), Ok(Message::Terminate(9))));
     let Ok(Message::Removed(delta)) = decoded("-7:2:\u{e9}") else { panic!("nobody was removed") };
     assert_eq!((delta.version, &*delta.user_id, delta.info.is_none()), (7, "\u{e9}", true));
 }
@@ -109,6 +113,7 @@ fn what_no_node_sends_is_refused() {
         b"+1:1:\xff",
         b"S4294967296-1:1:\0",
         b"S1-1:1:",
+        b"S1-1:1:\0\0\0\x01",
     ] {
         assert!(Message::decode(Bytes::from_static(bytes)).is_err(), "{:?}", String::from_utf8_lossy(bytes));
     }

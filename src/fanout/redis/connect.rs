@@ -164,8 +164,11 @@ impl Connector {
         connection: &mut MultiplexedConnection,
     ) -> Result<ServerInfo, ConnectError> {
         let mut questions = Pipeline::new();
-        questions.cmd("INFO").arg("server").cmd("INFO").arg("replication").cmd("PING");
-        let answers = connection.send_packed_commands(&questions, 0, 3).await;
+        for section in ["server", "replication", "memory"] {
+            questions.cmd("INFO").arg(section);
+        }
+        questions.cmd("PING");
+        let answers = connection.send_packed_commands(&questions, 0, questions.len()).await;
         let mut answers = answers.map_err(|error| self.error(address, &error))?;
         // PING is refused while data is being loaded, INFO is not.
         let mut info = String::new();
@@ -179,6 +182,11 @@ impl Connector {
         }
         let server = ServerInfo::parse(&info);
         self.check(address, &server)?;
+        if let (Some(policy), false) = (&server.eviction_policy, server.mode == ServerMode::Sentinel) {
+            tracing::warn!(target: "tidewire::fanout", redis = %address, maxmemory_policy = &**policy,
+                "Redis may drop who is in the channels, and messages that are to be replayed, when its memory is full; set \
+                its maxmemory-policy to noeviction");
+        }
         Ok(server)
     }
 
@@ -232,9 +240,20 @@ impl Connector {
             _ if error.is_connection_refusal() => {
                 new("connection refused", "is it running there? Check redis.url")
             }
+            _ if error.is_timeout() && self.has_tls => new(
+                "no answer",
+                "check redis.url: does this port speak TLS? And that no firewall is in between",
+            ),
             _ if error.is_timeout() => {
                 new("no answer", "check redis.url, and that no firewall is in between")
             }
+            ErrorKind::Parse => {
+                new("what answers there is not Redis", "check redis.url; with TLS it begins with rediss://")
+            }
+            ErrorKind::Io if error.is_connection_dropped() && !self.has_tls => new(
+                &text,
+                "check redis.url; with TLS it begins with rediss://; and that the server's protected-mode lets this host in",
+            ),
             ErrorKind::Io if self.has_tls => new(
                 &error.to_string(),
                 "check redis.url, and redis.tls_ca if its authority is not a public one",

@@ -141,6 +141,13 @@ impl Connection {
             *leaving.entry(topic.clone()).or_default() += 1;
         }
     }
+
+    /// The server has refused to end these.
+    pub fn expect_staying<'a>(&self, topics: impl Iterator<Item = &'a [u8]>) {
+        for topic in topics {
+            self.health.has_left(topic);
+        }
+    }
 }
 
 /// The task that reads the socket lives as long as a clone of the connection: it must not be heard after this one.

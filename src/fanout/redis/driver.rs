@@ -177,7 +177,8 @@ impl Fanout {
                 fanout.retry(refused);
             }
         };
-        let link = Rc::new(Link::new(Arc::clone(&self.shared), places, Box::new(retry)));
+        let link =
+            Rc::new(Link::new(Arc::clone(&self.shared), places, self.response_timeout, Box::new(retry)));
         self.lead(places, &link);
         self.servers.borrow_mut().push(Server { address, link: Rc::clone(&link), task: None });
         link
@@ -264,7 +265,9 @@ impl Fanout {
             let mut identities = self.identities.borrow_mut();
             for place in places.iter() {
                 let last = identities[usize::from(place)].replace(Rc::clone(identity));
-                let set = if last.as_ref() == Some(identity) { &mut same } else { &mut others };
+                // A server that was never told anything has lost nothing.
+                let is_same = last.is_none_or(|last| last == *identity);
+                let set = if is_same { &mut same } else { &mut others };
                 set.insert(place);
             }
         }

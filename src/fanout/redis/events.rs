@@ -31,7 +31,8 @@ struct Args {
 
 impl State {
     /// Publishes an event of a cache channel, and keeps it for later subscribers. False when the app has
-    /// `max_cached` events already (in about: the partitions share the bound) and this one is not kept.
+    /// `max_cached` events already (in about: each partition may have 64 of them, or four times its share) and this one is
+    /// not kept.
     pub async fn publish_cached(
         &self,
         app: &str,
@@ -113,8 +114,8 @@ impl State {
     fn args_of(&self, app: &str, channel: &str, event: &Event, max_cached: usize) -> Args {
         let kept = event.cache.as_ref().filter(|cache| cache.ttl_ms > 0);
         let cache = cache_offset(event).zip(kept).map(|(offset, CachePart { ttl_ms, .. })| {
-            // At least one, unless there is to be none at all.
-            let most = (max_cached / usize::from(PARTITIONS)).max(max_cached.min(1));
+            // Channels are not spread evenly.
+            let most = (max_cached / usize::from(PARTITIONS) * 4).max(max_cached.min(64));
             [offset.to_string(), ttl_ms.to_string(), most.to_string()]
         });
         Args { topic: self.keys.channel_topic(app, channel), message: encode_event(event), cache }

@@ -10,7 +10,7 @@ use redis::Value;
 use super::reads::join_all;
 use super::scripts::{BEAT, REAP};
 use super::state::{State, read};
-use super::transport::LinkError;
+use super::transport::{LinkError, SHARED};
 use crate::fanout::keys::{PARTITIONS, escaped};
 
 /// Entries that one script removes.
@@ -34,11 +34,20 @@ impl fmt::Display for Session {
     }
 }
 
+/// Unless it lives, the node has to begin a new session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionHealth {
+    Alive,
+    /// The others took the node for dead.
+    Dead,
+    /// Redis does not know it: it has lost what it had, or the others have removed all that the session held.
+    Forgotten,
+}
+
 /// What a node learns when it renews its lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beat {
-    /// Otherwise the node has to begin a new session.
-    pub is_alive: bool,
+    pub health: SessionHealth,
     /// Sessions that were found dead just now, and by nobody else: the caller is to reap them.
     pub expired: Vec<Session>,
     /// Sessions that were dead before. Who sees one again and again is to reap it: whoever found it may be dead, too.
@@ -57,27 +66,36 @@ pub struct Reaped {
 }
 
 impl State {
-    /// Renews the lease for `lease_ms` from now, and says how many connections each app has on the node. `is_new`
-    /// registers the session; may be repeated.
+    /// Renews the lease for `lease_ms` from now, and those of the session's predecessors, and says how many connections
+    /// each app has on the node. `is_new` registers the session; may be repeated.
     pub async fn beat(
         &self,
         session: &Session,
         is_new: bool,
         lease_ms: u64,
+        predecessors: &[Session],
         connections: &[(&str, u64)],
     ) -> Result<Beat, LinkError> {
-        let keys = [self.keys.nodes(), self.keys.dead(), self.keys.connections(&session.0)];
+        let mut keys = vec![self.keys.nodes(), self.keys.dead(), self.keys.connections(&session.0)];
+        keys.extend(predecessors.iter().map(|one| self.keys.connections(&one.0)));
         let mut args = vec![session.0.to_string(), lease_ms.to_string(), u8::from(is_new).to_string()];
+        args.push(predecessors.len().to_string());
+        args.extend(predecessors.iter().map(|one| one.0.to_string()));
         for (app, count) in connections.iter().filter(|(_, count)| *count > 0) {
             args.push(escaped(app).into_owned());
             args.push(count.to_string());
         }
         let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
-        let keys = keys.each_ref().map(|key| key.as_bytes());
-        let answer = self.transport.script_shared(&BEAT, &keys, &args).await?;
-        let (is_alive, expired, unfinished): (bool, Vec<String>, Vec<String>) = read(answer)?;
+        let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+        let answer = self.transport.script_urgent(SHARED, &BEAT, &keys, &args).await?;
+        let (health, expired, unfinished): (i8, Vec<String>, Vec<String>) = read(answer)?;
+        let health = match health {
+            1 => SessionHealth::Alive,
+            0 => SessionHealth::Dead,
+            _ => SessionHealth::Forgotten,
+        };
         let sessions = |names: Vec<String>| names.into_iter().map(|name| Session(name.into())).collect();
-        Ok(Beat { is_alive, expired: sessions(expired), unfinished: sessions(unfinished) })
+        Ok(Beat { health, expired: sessions(expired), unfinished: sessions(unfinished) })
     }
 
     /// Removes all that a dead session holds, and then its name. Several nodes may do it at once, and it may be done
@@ -103,7 +121,7 @@ impl State {
     }
 
     async fn commands_shared(&self, pipeline: redis::Pipeline) -> Result<(), LinkError> {
-        self.transport.query_shared(pipeline).await?.into_iter().try_for_each(read)
+        self.transport.query(SHARED, pipeline).await?.into_iter().try_for_each(read)
     }
 
     async fn reap_partition(&self, partition: u8, session: &Session) -> Result<Reaped, LinkError> {
@@ -119,7 +137,7 @@ impl State {
         let args = args.map(str::as_bytes);
         let mut total = Reaped::default();
         loop {
-            let answer: Value = self.transport.script(partition, &REAP, &keys, &args).await?;
+            let answer: Value = self.transport.script_urgent(partition, &REAP, &keys, &args).await?;
             let (is_done, members, channels, users) = read(answer)?;
             total.add(Reaped { members, channels, users });
             if is_done {

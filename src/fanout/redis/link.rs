@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
 use tokio::task::{coop, spawn_local};
@@ -31,19 +32,27 @@ pub struct Link {
     pub places: Cell<Places>,
     connection: RefCell<Option<Rc<Connection>>>,
     /// What is not sent yet.
-    staged: RefCell<VecDeque<Item>>,
+    staged: RefCell<Staged>,
+    /// What waits longer is not sent any more.
+    response_timeout: Duration,
     batches_in_flight: Cell<usize>,
     /// Takes what is to be tried again.
     retry: Box<dyn Fn(Vec<Refused>)>,
 }
 
 impl Link {
-    pub fn new(shared: Arc<Shared>, places: Places, retry: Box<dyn Fn(Vec<Refused>)>) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        places: Places,
+        response_timeout: Duration,
+        retry: Box<dyn Fn(Vec<Refused>)>,
+    ) -> Self {
         Self {
             shared,
             places: Cell::new(places),
             connection: RefCell::default(),
             staged: RefCell::default(),
+            response_timeout,
             batches_in_flight: Cell::new(0),
             retry,
         }
@@ -62,11 +71,12 @@ impl Link {
     }
 
     /// What is on its way ends as `Unknown`; what is not sent is given back.
-    pub fn disconnect(&self, reason: &'static str) -> VecDeque<Item> {
+    pub fn disconnect(&self, reason: &'static str) -> impl Iterator<Item = Item> + use<> {
         if let Some(connection) = self.connection.take() {
             connection.close(reason);
         }
-        self.staged.take()
+        let Staged { urgent, rest } = self.staged.take();
+        urgent.into_iter().chain(rest)
     }
 
     /// Puts an item in its place in the order; it goes out with the next [`Self::flush`].
@@ -93,6 +103,11 @@ impl Link {
         let mut staged = self.staged.borrow_mut();
         let mut piece = Piece::default();
         while let Some(item) = staged.pop_front() {
+            if item.age() > self.response_timeout && !item.was_refused() {
+                self.shared.queue.release(1, item.bytes());
+                self.fail(item, LinkError::Overloaded);
+                continue;
+            }
             let is_alone = item.is_alone();
             let is_full = match is_alone {
                 true => !piece.items.is_empty(),
@@ -200,6 +215,13 @@ impl Link {
         let error = refused(first);
         let Item::Call(call) = &mut item else { return };
         match &mut call.work {
+            // Tried again, it might end the next subscription. Where the slot is not any more, this one has ended.
+            Work::Topics { command: SUNSUBSCRIBE, topics } => {
+                let refused = topics.iter().zip(&values);
+                let refused = refused.filter(|(_, value)| matches!(value, Value::ServerError(_)));
+                connection.expect_staying(refused.map(|(topic, _)| &**topic));
+                self.fail(item, error);
+            }
             // Subscribing twice does no harm.
             Work::Topics { .. } if passes > 0 => again.refused.push((item, error)),
             Work::Topics { .. } => self.fail(item, error),
@@ -216,7 +238,8 @@ impl Link {
         item.finish(Err(error));
     }
 
-    /// Whether the server did nothing and another one, or this one later, will.
+    /// Whether the server did nothing and another one, or this one later, will. `ASK` is not followed: while a slot is
+    /// on its way, the other server refuses as well where one of several keys is missing, and with most scripts one is.
     fn may_pass(&self, error: &redis::ServerError, connection: &Connection) -> bool {
         use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};
         match error.kind() {
@@ -245,6 +268,32 @@ impl Link {
             }
             (self.retry)(again.refused);
         }
+    }
+}
+
+/// What is not sent yet, in two orders.
+#[derive(Default)]
+struct Staged {
+    /// What keeps the nodes in step.
+    urgent: VecDeque<Item>,
+    rest: VecDeque<Item>,
+}
+
+impl Staged {
+    fn of(&mut self, item: &Item) -> &mut VecDeque<Item> {
+        if item.is_urgent() { &mut self.urgent } else { &mut self.rest }
+    }
+
+    fn push_back(&mut self, item: Item) {
+        self.of(&item).push_back(item);
+    }
+
+    fn push_front(&mut self, item: Item) {
+        self.of(&item).push_front(item);
+    }
+
+    fn pop_front(&mut self) -> Option<Item> {
+        self.urgent.pop_front().or_else(|| self.rest.pop_front())
     }
 }
 
@@ -309,7 +358,9 @@ impl Item {
 }
 
 fn refused(error: &redis::ServerError) -> LinkError {
-    LinkError::Refused(format!("{} {}", error.code(), error.details().unwrap_or_default()).into())
+    LinkError::Refused(
+        format!("{} {}", error.code(), error.details().unwrap_or_default().trim_end_matches('.')).into(),
+    )
 }
 
 fn publish(name: &str, message: &Message) -> Cmd {

@@ -10,6 +10,7 @@ mod masters;
 mod origin;
 mod publisher;
 pub mod reads;
+mod rehearsal;
 pub mod scripts;
 mod server_info;
 pub mod state;

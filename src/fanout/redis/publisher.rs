@@ -15,6 +15,9 @@ use crate::sync::lock;
 pub const MAX_ITEMS: usize = 65_536;
 /// Bytes of them.
 pub const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Beyond that there is room for what keeps the nodes in step: a node that publishes too much is not dead.
+const URGENT_ITEMS: usize = MAX_ITEMS / 4;
+const URGENT_BYTES: usize = MAX_BYTES / 4;
 
 pub const SUNSUBSCRIBE: &str = "SUNSUBSCRIBE";
 
@@ -30,6 +33,7 @@ pub struct Message {
     pub topic: Bytes,
     pub payload: Bytes,
     pub done: Option<PublishDone>,
+    pub queued: Instant,
     /// Set when a server has refused it for a reason that may pass: until then it is tried again.
     pub deadline: Option<Instant>,
 }
@@ -39,6 +43,9 @@ pub struct Call {
     pub place: Place,
     pub work: Work,
     pub answer: oneshot::Sender<Answer>,
+    /// It keeps the nodes in step, and goes before events.
+    pub is_urgent: bool,
+    queued: Instant,
     /// As of a [`Message`].
     pub deadline: Option<Instant>,
     bytes: usize,
@@ -82,10 +89,14 @@ impl Queue {
     pub fn push(&self, item: Item) -> Result<(), LinkError> {
         let bytes = item.bytes();
         let refused = {
+            let (items, bytes_left) = match item.is_urgent() {
+                true => (MAX_ITEMS + URGENT_ITEMS, MAX_BYTES + URGENT_BYTES),
+                false => (MAX_ITEMS, MAX_BYTES),
+            };
             let mut waiting = lock(&self.waiting);
             if waiting.is_closed {
                 LinkError::Down
-            } else if waiting.count >= MAX_ITEMS || waiting.bytes >= MAX_BYTES {
+            } else if waiting.count >= items || waiting.bytes >= bytes_left {
                 LinkError::Overloaded
             } else {
                 waiting.count += 1;
@@ -138,7 +149,11 @@ impl Queue {
 impl Call {
     pub fn pipeline(place: Place, pipeline: redis::Pipeline, answer: oneshot::Sender<Answer>) -> Self {
         let bytes = pipeline.cmd_iter().map(command_bytes).sum();
-        Self { place, work: Work::Pipeline(pipeline), answer, deadline: None, bytes }
+        Self::new(place, Work::Pipeline(pipeline), answer, bytes)
+    }
+
+    fn new(place: Place, work: Work, answer: oneshot::Sender<Answer>, bytes: usize) -> Self {
+        Self { place, work, answer, is_urgent: false, queued: Instant::now(), deadline: None, bytes }
     }
 
     pub fn script(
@@ -155,7 +170,11 @@ impl Call {
             command.arg(*arg);
         }
         let work = Work::Script { command, source: script.source(), names_server: false };
-        Self { place, work, answer, deadline: None, bytes }
+        Self::new(place, work, answer, bytes)
+    }
+
+    pub fn urgent(self) -> Self {
+        Self { is_urgent: true, ..self }
     }
 
     /// With the identity of the server that gets it as the last argument.
@@ -173,7 +192,7 @@ impl Call {
         answer: oneshot::Sender<Answer>,
     ) -> Self {
         let bytes = topics.iter().map(|topic| topic.len()).sum();
-        Self { place, work: Work::Topics { command, topics: topics.into() }, answer, deadline: None, bytes }
+        Self::new(place, Work::Topics { command, topics: topics.into() }, answer, bytes).urgent()
     }
 }
 
@@ -205,6 +224,18 @@ impl Item {
         match self {
             Self::Message(message) => message.bytes(),
             Self::Call(call) => call.bytes,
+        }
+    }
+
+    pub fn is_urgent(&self) -> bool {
+        matches!(self, Self::Call(call) if call.is_urgent)
+    }
+
+    /// How long it has been waiting.
+    pub fn age(&self) -> Duration {
+        match self {
+            Self::Message(message) => message.queued.elapsed(),
+            Self::Call(call) => call.queued.elapsed(),
         }
     }
 

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::scripts::CONNECTIONS;
 use super::state::{State, read, unexpected};
-use super::transport::LinkError;
+use super::transport::{LinkError, SHARED};
 use crate::fanout::keys::{PARTITIONS, escaped, partition, user_partition};
 use crate::fanout::message::{cache_part, raw_json};
 
@@ -24,6 +24,15 @@ pub struct Want {
     pub members: bool,
     pub count: bool,
     pub cached: bool,
+}
+
+/// A user as it is between two messages on its topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserSnapshot {
+    /// Whether the user is signed in anywhere.
+    pub is_online: bool,
+    /// Number of the newest termination; 0 when none is remembered.
+    pub terminated: u64,
 }
 
 /// A channel as it is between two messages on its topic.
@@ -116,6 +125,17 @@ impl State {
         Ok(are_online)
     }
 
+    /// A user, as whoever follows it has to know it.
+    pub async fn user(&self, app: &str, user_id: &str) -> Result<UserSnapshot, LinkError> {
+        let at = user_partition(app, user_id);
+        let mut pipeline = redis::pipe();
+        pipeline.hexists(self.keys.online(at, app), user_id).get(self.keys.terminated(app, user_id));
+        let mut values = self.transport.query(at, pipeline).await?.into_iter();
+        let is_online = next(&mut values)?;
+        let terminated: Option<u64> = next(&mut values)?;
+        Ok(UserSnapshot { is_online, terminated: terminated.unwrap_or(0) })
+    }
+
     /// One channel; its cached event only if it is asked for.
     pub async fn channel(
         &self,
@@ -168,7 +188,7 @@ impl State {
         let keys = [self.keys.nodes()];
         let keys = keys.each_ref().map(|key| key.as_bytes());
         let (stem, app) = (self.keys.connections_stem(), escaped(app));
-        read(self.transport.script_shared(&CONNECTIONS, &keys, &[stem.as_bytes(), app.as_bytes()]).await?)
+        read(self.transport.script(SHARED, &CONNECTIONS, &keys, &[stem.as_bytes(), app.as_bytes()]).await?)
     }
 
     async fn channels_of(

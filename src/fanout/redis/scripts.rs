@@ -47,6 +47,8 @@ pub(super) static PUBLISH_ONCE: LazyLock<Script> = LazyLock::new(|| {
         concat!("#!lua\n", include_str!("scripts/cache.lua"), include_str!("scripts/publish_once.lua"));
     Script::new("publish_once", source)
 });
+pub(super) static TERMINATE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("terminate", include_str!("scripts/terminate.lua")));
 pub(super) static BEAT: LazyLock<Script> =
     LazyLock::new(|| Script::new("beat", include_str!("scripts/beat.lua")));
 pub(super) static REAP: LazyLock<Script> =

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-/// The answers to `INFO server` and `INFO replication`, as far as they matter.
+/// The answers to `INFO server`, `INFO replication` and `INFO memory`, as far as they matter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerInfo {
     /// As the server writes it.
@@ -10,6 +10,8 @@ pub struct ServerInfo {
     is_valkey: bool,
     pub mode: ServerMode,
     pub is_master: bool,
+    /// `maxmemory-policy`, unless it is `noeviction`.
+    pub eviction_policy: Option<Box<str>>,
     /// Another one after a restart, and when it goes on from another server's data.
     pub identity: Rc<str>,
 }
@@ -40,6 +42,10 @@ impl ServerInfo {
                 _ => ServerMode::Standalone,
             },
             is_master: field("role") != "slave",
+            eviction_policy: match field("maxmemory_policy") {
+                "" | "noeviction" => None,
+                policy => Some(policy.into()),
+            },
             identity: match field("run_id") {
                 // It cannot be told from another one, so it never is the same.
                 "" => format!("{:032x}", rand::random::<u128>()).into(),
@@ -90,6 +96,9 @@ mod tests {
         assert!(info("a", "x").is_master);
         assert_eq!(info("a", "x").mode, ServerMode::Cluster);
         assert!(!ServerInfo::parse("role:slave\r\n").is_master);
+        let policy = |info| ServerInfo::parse(info).eviction_policy;
+        assert_eq!(policy("maxmemory_policy:noeviction\r\n"), None);
+        assert_eq!(policy("maxmemory_policy:allkeys-lru\r\n").as_deref(), Some("allkeys-lru"));
         assert_ne!(ServerInfo::parse("").identity, ServerInfo::parse("").identity);
     }
 }

@@ -9,12 +9,15 @@ use redis::{FromRedisValue, Value};
 use serde_json::value::RawValue;
 
 use super::lease::Session;
-use super::scripts::{SYNC, SYNC_USER};
+use super::scripts::{SYNC, SYNC_USER, TERMINATE};
 use super::transport::{LinkError, Transport};
 use crate::fanout::keys::{Keys, escaped, partition, user_partition};
 
 /// Users that one script adds or removes: it keeps Redis from everything else for about a millisecond.
 const USERS_PER_SCRIPT: usize = 100;
+
+/// A node that was cut off for longer does not hear of a termination.
+const TERMINATION_SECONDS: &str = "86400";
 
 /// The cluster's record; clones share it.
 #[derive(Clone, Debug)]
@@ -38,6 +41,9 @@ pub struct Update<'a> {
     pub removed: &'a [&'a str],
     /// Users that are on the node, as their newest subscription there has them. No id is empty.
     pub added: &'a [(&'a str, Option<&'a RawValue>)],
+    /// Sessions of the same node: what they have of the same subscriptions and users is this one's from then on, so that
+    /// nobody is counted twice, or gone when they end.
+    pub predecessors: &'a [Session],
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,16 +131,17 @@ impl State {
         update: Update<'_>,
         count: Option<u32>,
     ) -> Result<Synced, LinkError> {
-        let Update { app, channel, announce, max_members, removed, added, .. } = update;
+        let Update { app, channel, announce, max_members, removed, added, predecessors, .. } = update;
         let at = partition(app, channel);
         let keys = &self.keys;
-        let names = [
+        let mut names = vec![
             keys.fence(at, &session.0),
             keys.counts(at, &session.0),
             keys.held(at, &session.0),
             keys.totals(at, app),
             keys.members(app, channel),
         ];
+        names.extend(predecessors.iter().flat_map(|one| [keys.counts(at, &one.0), keys.held(at, &one.0)]));
         let topic = keys.channel_topic(app, channel);
         let app = escaped(app);
         let count = count.map_or("-1".to_owned(), |count| count.to_string());
@@ -157,8 +164,16 @@ impl State {
             args.push(id.as_bytes());
             args.push(info.map_or(&[], |info| info.get().as_bytes()));
         }
-        let names = names.each_ref().map(|name| name.as_bytes());
-        parse_synced(self.transport.script(at, &SYNC, &names, &args).await?)
+        let names: Vec<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
+        parse_synced(self.transport.script_urgent(at, &SYNC, &names, &args).await?)
+    }
+
+    /// Has every node close the connections that signed in as the user.
+    pub async fn terminate(&self, app: &str, user_id: &str) -> Result<(), LinkError> {
+        let (key, topic) = (self.keys.terminated(app, user_id), self.keys.user_topic(app, user_id));
+        let args = [self.transport.publish_command(), &topic, TERMINATION_SECONDS].map(str::as_bytes);
+        let at = user_partition(app, user_id);
+        self.transport.script(at, &TERMINATE, &[key.as_bytes()], &args).await.map(drop)
     }
 
     /// Notes whether the user is signed in on the session's node. The first and the last sign-in are announced on the
@@ -178,7 +193,7 @@ impl State {
         let args =
             [self.transport.publish_command(), &topic, &app, user_id, if is_signed_in { "1" } else { "0" }];
         let names = names.each_ref().map(|name| name.as_bytes());
-        let answer = self.transport.script(at, &SYNC_USER, &names, &args.map(str::as_bytes)).await?;
+        let answer = self.transport.script_urgent(at, &SYNC_USER, &names, &args.map(str::as_bytes)).await?;
         let done = |transition| Ok(UserSynced::Done { transition });
         match answer {
             Value::Int(-1) => Ok(UserSynced::Dead),

@@ -48,7 +48,7 @@ pub trait Listener: Send + Sync + 'static {
     /// Of one link in the order in which Redis sent them.
     fn message(&self, topic: &[u8], payload: Bytes);
     /// The server of these partitions can be used, and nothing is subscribed there. `same_server`: it is the one that
-    /// served them last, and it was not restarted, so its data did not go back; false the first time.
+    /// served them last, and it was not restarted, so its data did not go back; or nothing was ever told to any.
     fn up(&self, partitions: Partitions, same_server: bool);
     /// The server of these partitions is out of reach, and every subscription there is gone.
     fn down(&self, partitions: Partitions);
@@ -82,10 +82,10 @@ pub type PublishDone = Box<dyn FnOnce(Result<(), LinkError>) + Send>;
 #[derive(Clone)]
 pub struct Transport(pub(super) Arc<Shared>);
 
-/// Where a name lives: a partition, or [`SHARED`].
-pub(super) type Place = u8;
+/// Where a key lives: a partition, or [`SHARED`].
+pub type Place = u8;
 /// The keys of `{<prefix>}`, which belong to no partition.
-pub(super) const SHARED: Place = PARTITIONS;
+pub const SHARED: Place = PARTITIONS;
 pub(super) const PLACES: usize = PARTITIONS as usize + 1;
 
 /// What other threads and the fan-out's share.
@@ -139,55 +139,58 @@ impl Transport {
         payload: Bytes,
         done: Option<PublishDone>,
     ) -> Result<(), LinkError> {
-        self.push(Item::Message(Message { place: partition, topic, payload, done, deadline: None }))
+        self.push(Item::Message(Message {
+            place: partition,
+            topic,
+            payload,
+            done,
+            queued: tokio::time::Instant::now(),
+            deadline: None,
+        }))
     }
 
-    /// Runs commands of one partition in one pipeline. A command that fails has its error among the values.
+    /// Runs commands of one place in one pipeline. A command that fails has its error among the values.
     pub async fn query(
         &self,
-        partition: Partition,
+        place: Place,
         pipeline: redis::Pipeline,
     ) -> Result<Vec<redis::Value>, LinkError> {
-        self.call(|answer| Call::pipeline(partition, pipeline, answer)).await
+        self.call(|answer| Call::pipeline(place, pipeline, answer)).await
     }
 
-    /// As [`Self::query`], of the keys that belong to no partition.
-    pub async fn query_shared(&self, pipeline: redis::Pipeline) -> Result<Vec<redis::Value>, LinkError> {
-        self.call(|answer| Call::pipeline(SHARED, pipeline, answer)).await
-    }
-
-    /// Runs a script on keys of one partition. An error of the script is `Refused`.
+    /// Runs a script on keys of one place. An error of the script is `Refused`.
     pub async fn script(
         &self,
-        partition: Partition,
+        place: Place,
         script: &Script,
         keys: &[&[u8]],
         args: &[&[u8]],
     ) -> Result<redis::Value, LinkError> {
-        self.run(partition, script, keys, args).await
+        only(self.call(|answer| Call::script(place, script, keys, args, answer)).await?)
+    }
+
+    /// As [`Self::script`], before all events that wait: for what keeps the nodes in step.
+    pub async fn script_urgent(
+        &self,
+        place: Place,
+        script: &Script,
+        keys: &[&[u8]],
+        args: &[&[u8]],
+    ) -> Result<redis::Value, LinkError> {
+        only(self.call(|answer| Call::script(place, script, keys, args, answer).urgent()).await?)
     }
 
     /// As [`Self::script`], with one argument more at the end: the identity of the server that runs it, which is another
     /// one after a restart or a fail-over.
     pub async fn script_here(
         &self,
-        partition: Partition,
+        place: Place,
         script: &Script,
         keys: &[&[u8]],
         args: &[&[u8]],
     ) -> Result<redis::Value, LinkError> {
-        let call = |answer| Call::script(partition, script, keys, args, answer).naming_server();
+        let call = |answer| Call::script(place, script, keys, args, answer).naming_server();
         only(self.call(call).await?)
-    }
-
-    /// As [`Self::script`], of the keys that belong to no partition.
-    pub async fn script_shared(
-        &self,
-        script: &Script,
-        keys: &[&[u8]],
-        args: &[&[u8]],
-    ) -> Result<redis::Value, LinkError> {
-        self.run(SHARED, script, keys, args).await
     }
 
     /// Subscribes to topics of one partition, up to a thousand at once; done when Redis has confirmed all of them.
@@ -205,16 +208,6 @@ impl Transport {
     /// Waits for one of the above on a thread that has no runtime.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         block_on(future)
-    }
-
-    async fn run(
-        &self,
-        place: Place,
-        script: &Script,
-        keys: &[&[u8]],
-        args: &[&[u8]],
-    ) -> Result<redis::Value, LinkError> {
-        only(self.call(|answer| Call::script(place, script, keys, args, answer)).await?)
     }
 
     async fn call(

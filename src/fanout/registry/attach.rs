@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Attach, Done, Entry, Key, Registry, SUBSCRIBE_AT_ONCE};
 use crate::app::App;
 use crate::fanout::inbound::{Subject, Topics, cache_entry};
-use crate::fanout::redis::reads::{Cached, Snapshot, Want};
+use crate::fanout::redis::reads::{Cached, Snapshot, UserSnapshot, Want};
 use crate::fanout::redis::state::State;
 use crate::fanout::redis::transport::{LinkError, Partition};
 use crate::hub::channel::Channel;
@@ -68,6 +68,9 @@ impl Registry {
         result: &Result<(), LinkError>,
     ) {
         self.is_attaching[usize::from(partition)] = false;
+        if result.is_ok() {
+            self.parts.step.following.note_success();
+        }
         for key in keys {
             let Some(entry) = self.entries.get_mut(&key).filter(|entry| entry.attach == Attach::Subscribing)
             else {
@@ -75,14 +78,14 @@ impl Registry {
             };
             if result.is_err() {
                 entry.attach = Attach::Waiting;
-                self.to_attach[usize::from(partition)].push_back(key);
+                self.to_attach_later.push((partition, key));
                 continue;
             }
             entry.attach = Attach::Loading;
             self.to_load.push_back(key);
         }
         if let Err(error) = result {
-            tracing::debug!(target: "tidewire::fanout", %error, partition, "cannot subscribe to topics yet");
+            self.parts.step.following.note_failure(error);
         }
     }
 
@@ -111,8 +114,7 @@ impl Registry {
                 let (app, user_id) = (Arc::clone(app), user_id.clone());
                 self.busy += 1;
                 self.under_way.spawn_local(async move {
-                    let result = state.user_online(&app.id, &[&user_id]).await;
-                    let result = result.map(|online| online.first().copied().unwrap_or(false));
+                    let result = state.user(&app.id, &user_id).await;
                     Done::LoadedUser { key, load, result }
                 });
             }
@@ -151,6 +153,10 @@ impl Registry {
             app.channels.await_count(channel);
         }
         if loaded.is_unsettled {
+            if may_remove {
+                // Redis has lost what it was told, and this node is the first to see it.
+                self.unsettled_until = Instant::now() + self.parts.node_timeout;
+            }
             self.reloads.push_back((self.unsettled_until, key.clone()));
         }
         if loaded.is_changed {
@@ -161,14 +167,19 @@ impl Registry {
         }
     }
 
-    pub(super) fn loaded_user(&mut self, key: Key, load: u64, result: Result<bool, LinkError>) {
+    pub(super) fn loaded_user(&mut self, key: Key, load: u64, result: Result<UserSnapshot, LinkError>) {
         let Some(entry) = self.entries.get_mut(&key).filter(|entry| entry.awaits(load)) else {
             return;
         };
         let Subject::User { app, user_id } = &entry.subject else { return };
-        let Ok(is_online) = result else { return self.load_later(key) };
-        let is_told =
-            self.parts.topics.get(&key).is_some_and(|followed| followed.is_told.load(Ordering::Relaxed));
+        let Ok(UserSnapshot { is_online, terminated }) = result else { return self.load_later(key) };
+        let Some(followed) = self.parts.topics.get(&key) else { return };
+        let is_told = followed.is_told.load(Ordering::Relaxed);
+        // Those that this node did not hear of. Whoever signs in while it begins to follow the user came after them.
+        if followed.terminated.fetch_max(terminated, Ordering::Relaxed) < terminated && load > 1 {
+            app.users.terminate(user_id);
+        }
+        drop(followed);
         // Who is signed in here is online, whatever Redis has forgotten: it is being told. So are others, maybe.
         let is_online = is_online || app.users.is_signed_in(user_id);
         let is_settled = is_online || Instant::now() >= self.unsettled_until;
@@ -214,12 +225,14 @@ pub(super) async fn load_channel(
     let retention = app.settings().replay.rule(channel.name()).map(|rule| rule.retention());
     let (Some(retention), Some(replay)) = (retention, app.replay.get()) else { return Ok((snapshot, None)) };
     let stream = StreamName { app: app.id.clone(), channel: channel.name().into() };
+    // Some of them may have been purged while nobody told this node.
+    replay.forget_pages(&stream);
     let missed = replay.missed(Arc::new(stream), channel.log_head(), retention).await;
-    let Missed { head, events, broken } = missed.map_err(|error| {
+    let Missed { head, floor, events, broken } = missed.map_err(|error| {
         tracing::debug!(target: "tidewire::fanout", %error, channel = channel.name(), "cannot read the log yet");
         LinkError::Unknown
     })?;
-    Ok((snapshot, Some(LogSnapshot { head, missed: events, broken })))
+    Ok((snapshot, Some(LogSnapshot { head, floor, missed: events, broken })))
 }
 
 pub(super) fn wanted(app: &App, channel: &Channel) -> Want {

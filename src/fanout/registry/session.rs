@@ -1,11 +1,12 @@
 //! The session under which the others know this node, its lease, and those of dead nodes.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+
+use tokio::time::Instant;
 
 use super::{Done, Key, LEASE_SHARE, Registry};
 use crate::app::App;
-use crate::fanout::redis::lease::{Beat, Session};
+use crate::fanout::redis::lease::{Beat, Session, SessionHealth};
 use crate::fanout::redis::transport::LinkError;
 
 impl Registry {
@@ -15,7 +16,7 @@ impl Registry {
         let old = std::mem::replace(&mut self.session, Session::draw());
         self.to_retire.push(old);
         self.is_registered = false;
-        self.parts.in_step.store(false, Ordering::Relaxed);
+        self.parts.step.set_in_step(false);
         let keys: Vec<Key> = self.entries.keys().cloned().collect();
         keys.into_iter().for_each(|key| self.make_dirty(key));
     }
@@ -26,14 +27,17 @@ impl Registry {
         }
         self.is_beating = true;
         let (state, session, is_new) = (self.parts.state.clone(), self.session.clone(), !self.is_registered);
-        let lease_ms =
-            u64::try_from(self.parts.node_timeout.mul_f64(LEASE_SHARE).as_millis()).unwrap_or(u64::MAX);
+        let predecessors = self.to_retire.clone();
+        let lease = self.parts.node_timeout.mul_f64(LEASE_SHARE);
+        let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+        // By the time that Redis renews it, it lasts longer.
+        let good_until = Instant::now() + lease;
         let connections = self.connections();
         self.under_way.spawn_local(async move {
             let connections: Vec<(&str, u64)> =
                 connections.iter().map(|(app, count)| (&**app, *count)).collect();
-            let result = state.beat(&session, is_new, lease_ms, &connections).await;
-            Done::Beaten { session, result }
+            let result = state.beat(&session, is_new, lease_ms, &predecessors, &connections).await;
+            Done::Beaten { session, good_until, result }
         });
     }
 
@@ -44,9 +48,9 @@ impl Registry {
         apps.iter().flatten().map(count).collect()
     }
 
-    pub(super) fn beaten(&mut self, session: &Session, result: Result<Beat, LinkError>) {
+    pub(super) fn beaten(&mut self, session: &Session, good_until: Instant, result: Result<Beat, LinkError>) {
         self.is_beating = false;
-        let Ok(Beat { is_alive, expired, unfinished }) = result else { return };
+        let Ok(Beat { health, expired, unfinished }) = result else { return };
         // Whoever found those that are not new may be at it.
         let (left, seen): (Vec<Session>, Vec<Session>) =
             unfinished.into_iter().partition(|dead| self.unfinished.contains(dead));
@@ -59,16 +63,31 @@ impl Registry {
         if *session != self.session {
             return self.beat();
         }
-        if is_alive {
-            self.is_registered = true;
-        } else {
-            tracing::warn!(target: "tidewire::fanout",
-                "the other nodes took this one for dead; it tells them anew what it has");
-            self.begin_session();
-            // The others see to what it had.
-            self.to_retire.pop();
-            self.beat();
+        match health {
+            SessionHealth::Alive => {
+                self.is_registered = true;
+                self.lease_until = good_until;
+            }
+            SessionHealth::Dead => self.is_dead(session),
+            SessionHealth::Forgotten => {
+                tracing::warn!(target: "tidewire::fanout",
+                    "Redis does not know this node any more; it tells the others anew what it has");
+                self.data_may_be_lost();
+                let keys: Vec<Key> = self.entries.keys().cloned().collect();
+                keys.into_iter().for_each(|key| self.load_again(key));
+                self.beat();
+            }
         }
+    }
+
+    /// Redis may have lost what it was told last, by any node.
+    pub(super) fn data_may_be_lost(&mut self) {
+        self.unsettled_until = Instant::now() + self.parts.node_timeout;
+        let node = self.parts.node.get().and_then(Weak::upgrade);
+        if let Some(replay) = node.and_then(|node| node.replay.get().cloned()) {
+            replay.forget_all_pages();
+        }
+        self.begin_session();
     }
 
     pub(super) fn reap(&mut self, dead: Session) {
@@ -88,11 +107,13 @@ impl Registry {
         });
     }
 
-    /// A script found that the others took this node for dead.
+    /// The others took this node for dead. They see to what it had; so does this node, once it has told them anew: who
+    /// comes back after very long may have told something after they were done.
     pub(super) fn is_dead(&mut self, session: &Session) {
         if *session == self.session {
+            tracing::warn!(target: "tidewire::fanout",
+                "the other nodes took this one for dead; it tells them anew what it has");
             self.begin_session();
-            self.to_retire.pop();
             self.beat();
         }
     }

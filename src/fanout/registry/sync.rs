@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::attach::wanted;
 use super::{Done, Entry, Key, Registry};
 use crate::app::App;
 use crate::fanout::inbound::Subject;
@@ -17,6 +18,13 @@ impl Entry {
     fn knows(&self, count: u32, tells_all: bool) -> bool {
         !self.is_uncertain && count == if tells_all { 0 } else { self.told_count }
     }
+
+    /// Done or not, doing it again does no harm.
+    fn may_be_told(&mut self) {
+        self.is_dirty = true;
+        self.told_under = None;
+        self.is_uncertain = true;
+    }
 }
 
 impl Registry {
@@ -30,7 +38,11 @@ impl Registry {
         let (state, session) = (self.parts.state.clone(), self.session.clone());
         match &entry.subject {
             Subject::Channel { app, channel } => {
-                let changes = channel.take_changes(tells_all);
+                let mut changes = channel.take_changes(tells_all);
+                if !wanted(app, channel).count {
+                    // Nobody asks how many there are: only the first one and the last one are news.
+                    changes.count = changes.count.min(1);
+                }
                 let has_news = !changes.added.is_empty() || !changes.removed.is_empty();
                 if !has_news && entry.knows(changes.count, tells_all) {
                     entry.told_under = Some(session);
@@ -39,18 +51,21 @@ impl Registry {
                     return self.linger_if_unused(key);
                 }
                 let (app, channel) = (Arc::clone(app), Arc::clone(channel));
+                let predecessors = self.to_retire.clone();
                 entry.is_syncing = true;
                 self.busy += 1;
                 self.under_way.spawn_local(async move {
-                    let result = sync_channel(&state, &session, &app, &channel, &changes).await;
+                    let result =
+                        sync_channel(&state, &session, &predecessors, &app, &channel, &changes).await;
                     Done::Synced { key, session, changes, result }
                 });
             }
             Subject::User { app, user_id } => {
-                let is_signed_in = app.users.take_state(user_id);
+                let is_signed_in = app.users.take_state(user_id, tells_all);
                 if entry.knows(u32::from(is_signed_in), tells_all) {
                     entry.told_under = Some(session);
                     entry.told_count = u32::from(is_signed_in);
+                    app.users.confirm(user_id, is_signed_in);
                     return self.linger_if_unused(key);
                 }
                 let (app, user_id) = (Arc::clone(app), user_id.clone());
@@ -77,32 +92,18 @@ impl Registry {
         match result {
             Ok(Synced::Done { transition, version, refused, .. }) => {
                 count_transition(&self.parts.metrics, transition);
-                let is_current = session == self.session;
-                if is_current {
-                    entry.told_under = Some(session);
-                }
-                entry.told_count = changes.count;
-                entry.is_uncertain = false;
                 channel.confirm(&changes, version, &refused, app.channels.mailboxes());
-                if entry.is_dirty || !is_current {
-                    entry.is_dirty = true;
-                    self.to_sync.push_back(key);
-                } else {
-                    self.linger_if_unused(key);
-                }
+                self.told(key, session, changes.count);
             }
             Ok(Synced::Dead) => {
                 channel.restore_changes(changes);
                 entry.is_dirty = true;
                 self.is_dead(&session);
             }
-            // Done or not, doing it again does no harm.
             Err(error) => {
                 channel.restore_changes(changes);
-                entry.is_dirty = true;
-                entry.told_under = None;
-                entry.is_uncertain = true;
-                note_failure(&error);
+                entry.may_be_told();
+                self.parts.step.telling.note_failure(&error);
             }
         }
     }
@@ -116,32 +117,39 @@ impl Registry {
     ) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.is_syncing = false;
+        let Subject::User { app, user_id } = &entry.subject else { return };
         match result {
             Ok(UserSynced::Done { transition }) => {
+                app.users.confirm(user_id, is_signed_in);
                 count_user_transition(&self.parts.metrics, transition);
-                let is_current = session == self.session;
-                if is_current {
-                    entry.told_under = Some(session);
-                }
-                entry.told_count = u32::from(is_signed_in);
-                entry.is_uncertain = false;
-                if entry.is_dirty || !is_current {
-                    entry.is_dirty = true;
-                    self.to_sync.push_back(key);
-                } else {
-                    self.linger_if_unused(key);
-                }
+                self.told(key, session, u32::from(is_signed_in));
             }
             Ok(UserSynced::Dead) => {
                 entry.is_dirty = true;
                 self.is_dead(&session);
             }
             Err(error) => {
-                entry.is_dirty = true;
-                entry.told_under = None;
-                entry.is_uncertain = true;
-                note_failure(&error);
+                entry.may_be_told();
+                self.parts.step.telling.note_failure(&error);
             }
+        }
+    }
+
+    /// All that was here when the telling began was told under this session.
+    fn told(&mut self, key: Key, session: Session, count: u32) {
+        self.parts.step.telling.note_success();
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        entry.told_count = count;
+        entry.is_uncertain = false;
+        if session == self.session {
+            entry.told_under = Some(session);
+        } else {
+            entry.is_dirty = true;
+        }
+        if entry.is_dirty {
+            self.to_sync.push_back(key);
+        } else {
+            self.linger_if_unused(key);
         }
     }
 
@@ -156,6 +164,7 @@ impl Registry {
 pub(super) async fn sync_channel(
     state: &State,
     session: &Session,
+    predecessors: &[Session],
     app: &App,
     channel: &Channel,
     changes: &Changes,
@@ -171,6 +180,7 @@ pub(super) async fn sync_channel(
         max_members: settings.limits.max_presence_members,
         removed: &removed,
         added: &added,
+        predecessors,
     };
     drop(settings);
     state.sync(session, update).await
@@ -187,16 +197,5 @@ pub(super) fn count_transition(metrics: &Metrics, transition: Transition) {
 pub(super) fn count_user_transition(_metrics: &Metrics, transition: UserTransition) {
     if transition != UserTransition::None {
         tracing::trace!(target: "tidewire::fanout", ?transition, "a user came or went");
-    }
-}
-
-pub(super) fn note_failure(error: &LinkError) {
-    match error {
-        LinkError::Refused(_) => {
-            tracing::warn!(target: "tidewire::fanout", %error, "cannot tell the cluster what this node has");
-        }
-        _ => {
-            tracing::debug!(target: "tidewire::fanout", %error, "cannot tell the cluster what this node has")
-        }
     }
 }

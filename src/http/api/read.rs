@@ -99,10 +99,13 @@ pub async fn channel_users(request: &Verified<'_>, name: &str) -> Result<Reply, 
 pub async fn legacy_stats(request: &Verified<'_>, name: &str) -> Result<Reply, Refusal> {
     let name = channel_name(request, name)?;
     let found = request.app.channel_info(name).await.map_err(link_error::unreadable)?;
+    // Nodes tell each other how many there are where that is enabled.
+    let is_counted =
+        request.app.cluster.is_none() || (request.settings.subscription_count && !name.is_presence());
     Ok(respond::json(&StatsReply {
         occupied: found.occupied,
         user_count: (found.occupied && name.is_presence()).then_some(found.user_count),
-        connection_count: found.occupied.then_some(found.subscription_count),
+        connection_count: (found.occupied && is_counted).then_some(found.subscription_count),
     }))
 }
 

@@ -16,8 +16,7 @@ const UNAVAILABLE_SECONDS: u64 = 5;
 pub fn refusal(error: &StoreError, extent: &str) -> Refusal {
     let (text, seconds) = match error {
         StoreError::Full => {
-            let text =
-                "The disk of the replay store is full: free space in replay.dir, or lower replay.max_bytes";
+            let text = "The replay store is full: free space in replay.dir (with the redis store: raise Redis's maxmemory), or lower replay.max_bytes";
             (text.to_owned(), FULL_SECONDS)
         }
         StoreError::Unavailable(cause) => (

@@ -29,7 +29,7 @@ pub(super) struct Early {
     changes: Vec<MemberChange>,
     events: Vec<RemoteEvent>,
     /// What a snapshot says of the count, or of the cached event, is older than what came since.
-    has_count: bool,
+    count: Option<u32>,
     has_cache: bool,
 }
 
@@ -68,6 +68,8 @@ pub struct Snapshot {
 pub struct LogSnapshot {
     /// Of the newest message.
     pub head: Position,
+    /// Serial of the oldest message that may be read; what is before it may have been purged.
+    pub floor: u64,
     /// Every message after the newest that was delivered here; none where nothing was.
     pub missed: Vec<Arc<StoredEvent>>,
     /// Why there is no going on from what was delivered.
@@ -81,6 +83,8 @@ pub struct RemoteEvent {
     pub serial: u64,
     /// By the store's clock.
     pub time_ms: u64,
+    /// What it counts in the store.
+    pub size: u64,
     pub id: Option<Box<str>>,
     pub except: Option<SocketId>,
     pub frame: Bytes,
@@ -98,7 +102,7 @@ pub enum Replicated {
 /// What a snapshot came to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Loaded {
-    /// Members were kept that are not in the snapshot: load another when all nodes have told what they have.
+    /// More was kept than the snapshot has: load another when all nodes have told what they have.
     pub is_unsettled: bool,
     /// Changes between the snapshot and now are missing: load another.
     pub has_gap: bool,
@@ -125,8 +129,9 @@ impl Channel {
         }
     }
 
-    /// Makes the replica equal to the snapshot, and tells the difference. `may_remove` is false while members may be
-    /// missing in it that are still there: it then has to be loaded again later, which [`Replicated::Gap`] says.
+    /// Makes the replica equal to the snapshot, and tells the difference. `may_remove` is false while members and
+    /// subscriptions may be missing in it that are still there: then nobody is removed, the count does not go down, and
+    /// it has to be loaded again later, which [`Loaded::is_unsettled`] says.
     pub fn load(
         &self,
         snapshot: Snapshot,
@@ -142,16 +147,22 @@ impl Channel {
             return Loaded::default();
         }
         shared.phase = Phase::Attached;
-        let Early { changes, events, has_count, has_cache } = std::mem::take(&mut shared.early);
+        shared.loads = shared.loads.saturating_add(1);
+        let Early { changes, events, count: early_count, has_cache } = std::mem::take(&mut shared.early);
         let Snapshot { members, version, count, cached, log } = snapshot;
         let mut loaded = Loaded::default();
-        let is_unsettled = shared.replace_members(members, version, may_remove, &self.name);
+        let is_here = |user_id: &str| state.members.as_ref().is_some_and(|here| here.get(user_id).is_some());
+        let is_unsettled = shared.replace_members(members, version, may_remove, &self.name, is_here);
         for text in std::mem::take(&mut shared.news) {
             self.push(state, mailboxes, &text, Audience::Everyone);
         }
         loaded.is_unsettled = is_unsettled;
-        if let Some((frame, entry)) = cached.filter(|_| !has_cache) {
-            state.keep(&frame, entry, 0);
+        if !has_cache {
+            // It may have been purged, or lost.
+            state.cached = None;
+            if let Some((frame, entry)) = cached {
+                state.keep(&frame, entry, 0);
+            }
         }
         if let Some(log) = log {
             self.load_log(state, log, mailboxes);
@@ -163,7 +174,11 @@ impl Channel {
                 .filter(|change| change.version > version)
                 .any(|change| self.take_in_member(state, change, mailboxes) == Replicated::Gap)
             || events.into_iter().any(|event| self.take_in_event(state, event, mailboxes) == Replicated::Gap);
-        if let Some(count) = count.filter(|_| !has_count) {
+        if let Some(count) = early_count.or(count) {
+            if let Some(shared) = &mut state.shared {
+                shared.is_count_held = !may_remove && count < shared.count;
+                loaded.is_unsettled |= shared.is_count_held;
+            }
             loaded.count_is_pending = self.take_in_count(state, count, announce_count, mailboxes, now_ms);
         }
         state.note_gap(loaded.has_gap);
@@ -176,19 +191,36 @@ impl Channel {
 
     /// Takes in a change of the members, and tells it.
     pub fn change_member(&self, change: MemberChange, mailboxes: &[Mailbox]) -> Replicated {
+        self.follow(change, |early| &mut early.changes, Self::take_in_member, mailboxes)
+    }
+
+    /// Delivers a message that the cluster has stored, in the order of the log.
+    pub fn deliver_stored(&self, event: RemoteEvent, mailboxes: &[Mailbox]) -> Replicated {
+        self.follow(event, |early| &mut early.events, Self::take_in_event, mailboxes)
+    }
+
+    /// Takes in what has come, or keeps it for after the snapshot.
+    fn follow<T>(
+        &self,
+        news: T,
+        early: fn(&mut Early) -> &mut Vec<T>,
+        take_in: fn(&Self, &mut State, T, &[Mailbox]) -> Replicated,
+        mailboxes: &[Mailbox],
+    ) -> Replicated {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         let Some(shared) = &mut state.shared else { return Replicated::Done };
         match shared.phase {
             Phase::Detached => Replicated::Done,
             Phase::Loading => {
-                if shared.early.changes.len() <= MAX_EARLY {
-                    shared.early.changes.push(change);
+                let early = early(&mut shared.early);
+                if early.len() <= MAX_EARLY {
+                    early.push(news);
                 }
                 Replicated::Done
             }
             Phase::Attached => {
-                let replicated = self.take_in_member(state, change, mailboxes);
+                let replicated = take_in(self, state, news, mailboxes);
                 state.note_gap(replicated == Replicated::Gap);
                 if let Some(shared) = &mut state.shared {
                     shared.call_in(mailboxes);
@@ -228,11 +260,17 @@ impl Channel {
 
     /// Takes in how many subscriptions there are. True when telling it has to wait: see [`Channel::flush_count`].
     pub fn change_count(&self, count: u32, announce: bool, mailboxes: &[Mailbox], now_ms: u64) -> bool {
-        let mut state = lock(&self.state);
-        if let Some(shared) = &mut state.shared {
-            shared.early.has_count = true;
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        let Some(shared) = &mut state.shared else { return false };
+        match shared.phase {
+            Phase::Detached => false,
+            Phase::Loading => {
+                shared.early.count = Some(count);
+                false
+            }
+            Phase::Attached => self.take_in_count(state, count, announce, mailboxes, now_ms),
         }
-        self.take_in_count(&mut state, count, announce, mailboxes, now_ms)
     }
 
     fn take_in_count(
@@ -244,6 +282,10 @@ impl Channel {
         now_ms: u64,
     ) -> bool {
         let Some(shared) = &mut state.shared else { return false };
+        if shared.is_count_held && count < shared.count {
+            return false;
+        }
+        shared.is_count_held = false;
         let is_new = std::mem::replace(&mut shared.count, count) != count;
         is_new && announce && self.announce_count(state, mailboxes, now_ms)
     }
@@ -267,38 +309,19 @@ impl Channel {
         deliver(state, mailboxes, Delivery::new(self.id, frame, except));
     }
 
-    /// Delivers a message that the cluster has stored, in the order of the log.
-    pub fn deliver_stored(&self, event: RemoteEvent, mailboxes: &[Mailbox]) -> Replicated {
-        let mut guard = lock(&self.state);
-        let state = &mut *guard;
-        let Some(shared) = &mut state.shared else { return Replicated::Done };
-        match shared.phase {
-            Phase::Detached => Replicated::Done,
-            Phase::Loading => {
-                if shared.early.events.len() <= MAX_EARLY {
-                    shared.early.events.push(event);
-                }
-                Replicated::Done
-            }
-            Phase::Attached => {
-                let replicated = self.take_in_event(state, event, mailboxes);
-                state.note_gap(replicated == Replicated::Gap);
-                replicated
-            }
-        }
-    }
-
     fn take_in_event(&self, state: &mut State, event: RemoteEvent, mailboxes: &[Mailbox]) -> Replicated {
         // Since the snapshot the channel may have become a stored one.
         let Some(ring) = &state.ring else { return Replicated::Gap };
         let head = ring.head();
         if event.serial <= head.serial {
-            return Replicated::Done;
+            // The log has lost its end, or all it had, and goes on with serials that were given out before.
+            let is_new = event.generation > head.epoch.generation;
+            return if is_new { Replicated::Gap } else { Replicated::Done };
         }
         if event.serial != head.serial + 1 {
             return Replicated::Gap;
         }
-        let RemoteEvent { generation, serial, time_ms, id, except, frame, cache } = event;
+        let RemoteEvent { generation, serial, time_ms, size, id, except, frame, cache } = event;
         let stamp = Stamp {
             position: Position { epoch: Epoch { generation, ..head.epoch }, serial },
             time_ms,
@@ -308,16 +331,18 @@ impl Channel {
         if let Some(cache) = cache.filter(|_| self.is_cache) {
             state.keep(&frame, CacheEntry::clone(&cache), serial);
         }
-        let size = frame.len() as u64;
         self.deliver_log(state, &Arc::new(StoredEvent::new(frame, stamp, id, except, size)), mailboxes);
         Replicated::Done
     }
 
     fn load_log(&self, state: &mut State, log: LogSnapshot, mailboxes: &[Mailbox]) {
-        let LogSnapshot { head, missed, broken } = log;
+        let LogSnapshot { head, floor, missed, broken } = log;
         let goes_on = state.ring.is_some() && broken.is_none();
         if goes_on {
             missed.iter().for_each(|event| self.deliver_log(state, event, mailboxes));
+            if let Some(ring) = &mut state.ring {
+                ring.forget_before(floor);
+            }
             return;
         }
         let had_log = state.ring.replace(Box::new(Ring::new(head))).is_some();
@@ -351,6 +376,7 @@ impl Shared {
         version: u64,
         may_remove: bool,
         channel: &str,
+        is_here: impl Fn(&str) -> bool,
     ) -> bool {
         let mut left = std::mem::take(&mut self.members);
         for (user_id, info) in members {
@@ -359,6 +385,8 @@ impl Shared {
             }
             self.members.insert(Arc::from(user_id), info);
         }
+        // Who is here is there. If Redis knew and does not any more, it has lost others, too.
+        let may_remove = may_remove && !left.keys().any(|user_id| is_here(user_id));
         let is_unsettled = !may_remove && !left.is_empty();
         if may_remove {
             self.news.extend(left.keys().map(|user_id| server_message::member_removed(channel, user_id)));

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use tidewire_protocol::channel_name::Access;
 use tidewire_protocol::identity::Member;
+use tidewire_protocol::position::{Epoch, Position};
 use tidewire_protocol::server_message;
 
 use super::replica::Early;
@@ -21,12 +22,16 @@ use crate::worker::mailbox::{ConnectionRef, Job, Mailbox};
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     pub(super) phase: Phase,
+    /// Counts the snapshots.
+    pub(super) loads: u32,
     /// Everybody in a presence channel.
     pub(super) members: BTreeMap<Arc<str>, Option<Box<RawValue>>>,
     /// Of `members`: the last change that is in them.
     pub(super) version: u64,
     /// Subscriptions on all nodes.
     pub(super) count: u32,
+    /// Not all nodes have told what they have: until they did, `count` does not go down.
+    pub(super) is_count_held: bool,
     pub(super) early: Early,
     /// Texts that subscribers have yet to be sent.
     pub(super) news: Vec<String>,
@@ -71,7 +76,22 @@ pub struct Waiter {
 
 /// A place among those that came: it is good once the others know of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place(u64);
+pub struct Place {
+    came: u64,
+    /// How often the channel had been loaded then.
+    loads: u32,
+}
+
+/// A connection that wants to join.
+#[derive(Clone, Debug)]
+pub struct Newcomer<'a> {
+    pub waiter: Waiter,
+    pub member: Option<&'a Member>,
+    /// What it was given when it could not enter [at once](Entrance::Wait).
+    pub place: Option<Place>,
+    /// Of the log in which its beginning was looked up, where it goes on from a message that it has.
+    pub looked_up_in: Option<Epoch>,
+}
 
 /// Whether a connection may join.
 #[derive(Debug)]
@@ -79,6 +99,9 @@ pub enum Entrance {
     Open(Joined),
     /// Its job will come: see [`Job::Enter`].
     Wait(Place),
+    /// The log is not the one in which the beginning was looked up, or it was read again since: the beginning may not be
+    /// there any more.
+    LookAgain(Place),
     TooManyMembers,
     /// The channel left the directory: look it up again.
     Gone,
@@ -95,14 +118,11 @@ pub struct Changes {
 }
 
 impl Channel {
-    /// Adds a connection of `worker` as soon as this node knows what the others have, and they know of it. `place` is
-    /// what it was given when it [had to wait](Entrance::Wait). True beside the answer when there is something to report.
+    /// Adds a connection as soon as this node knows what the others have, and they know of it. True beside the answer
+    /// when there is something to report.
     pub fn enter(
         &self,
-        worker: usize,
-        member: Option<&Member>,
-        waiter: Waiter,
-        place: Option<Place>,
+        newcomer: Newcomer<'_>,
         log_position: Option<LogPosition<'_>>,
         now_ms: u64,
     ) -> (Entrance, bool) {
@@ -111,6 +131,7 @@ impl Channel {
         if state.is_gone || state.shared.is_none() {
             return (Entrance::Gone, false);
         }
+        let Newcomer { waiter, member, place, looked_up_in } = newcomer;
         let place = place.unwrap_or_else(|| state.come(member));
         let Some(shared) = &mut state.shared else { return (Entrance::Gone, false) };
         let entrance = match shared.verdict(member.map(|member| &*member.user_id), place) {
@@ -120,7 +141,18 @@ impl Channel {
             }
             Verdict::Refuse => Entrance::TooManyMembers,
             Verdict::Enter => {
-                Entrance::Open(self.let_in(state, worker, member.is_some(), log_position, now_ms))
+                let loads = shared.loads;
+                let is_read_again = place.loads > 0 && place.loads != loads;
+                let log_head = log_position.map(|position| state.join_log(position));
+                match (looked_up_in, log_head) {
+                    (Some(epoch), Some(head)) if is_another_log(epoch, head.epoch) || is_read_again => {
+                        Entrance::LookAgain(Place { loads, ..place })
+                    }
+                    _ => {
+                        let worker = waiter.connection.worker as usize;
+                        Entrance::Open(self.let_in(state, worker, member.is_some(), log_head, now_ms))
+                    }
+                }
             }
         };
         (entrance, state.report())
@@ -131,7 +163,7 @@ impl Channel {
         state: &mut State,
         worker: usize,
         is_presence: bool,
-        log_position: Option<LogPosition<'_>>,
+        log_head: Option<Position>,
         now_ms: u64,
     ) -> Joined {
         let succeeded = match &state.shared {
@@ -143,7 +175,7 @@ impl Channel {
             after: state.sequence,
             succeeded,
             cached: self.is_cache.then(|| state.live_cache(now_ms).map(|cached| cached.frame.clone())),
-            log_head: log_position.map(|position| state.join_log(position)),
+            log_head,
             count_is_pending: false,
         }
     }
@@ -239,6 +271,12 @@ impl Channel {
     }
 }
 
+/// Whether what was looked up in the one log may be wrong in the other. What was delivered may be behind what is stored:
+/// an earlier generation than that of the store does no harm.
+fn is_another_log(looked_up_in: Epoch, now: Epoch) -> bool {
+    now.nonce != looked_up_in.nonce || now.generation > looked_up_in.generation
+}
+
 enum Verdict {
     Enter,
     Wait,
@@ -264,8 +302,8 @@ impl Shared {
         self.members.iter().map(|(id, info)| (&**id, info.as_deref()))
     }
 
-    fn verdict(&self, user_id: Option<&str>, Place(place): Place) -> Verdict {
-        let is_ready = self.phase == Phase::Attached && place <= self.told;
+    fn verdict(&self, user_id: Option<&str>, place: Place) -> Verdict {
+        let is_ready = self.phase == Phase::Attached && place.came <= self.told;
         let Some(user_id) = user_id else {
             return if is_ready { Verdict::Enter } else { Verdict::Wait };
         };
@@ -302,13 +340,13 @@ impl State {
     fn come(&mut self, member: Option<&Member>) -> Place {
         self.subscriptions += 1;
         let is_news = member.is_some_and(|member| self.members.get_or_insert_default().join_here(member));
-        let Some(shared) = &mut self.shared else { return Place(0) };
+        let Some(shared) = &mut self.shared else { return Place { came: 0, loads: 0 } };
         shared.is_released = false;
         shared.came += 1;
         if let (true, Some(member)) = (is_news, member) {
             shared.note_user(&member.user_id);
         }
-        Place(shared.came)
+        Place { came: shared.came, loads: shared.loads }
     }
 
     /// True when somebody has to be told that there are changes.
@@ -325,6 +363,64 @@ impl State {
         }
         if let (true, Some(shared)) = (is_last, &mut self.shared) {
             shared.note_user(user_id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewire_protocol::channel_name::ChannelName;
+
+    use super::*;
+    use crate::hub::channel::replica::{LogSnapshot, Snapshot};
+
+    const WAITER: Waiter =
+        Waiter { connection: ConnectionRef { worker: 1, slot: 0, generation: 0 }, ticket: 1 };
+
+    fn at(text: &str) -> Position {
+        text.parse().unwrap()
+    }
+
+    /// A channel whose log is at `head`, and the place of a connection of which the others know.
+    fn joining(head: &str) -> (Channel, Place) {
+        let channel = Channel::new(1, ChannelName::parse("news", 200).unwrap(), true);
+        channel.begin_loading();
+        let log = LogSnapshot { head: at(head), floor: 1, missed: Vec::new(), broken: None };
+        channel.load(Snapshot { log: Some(log), ..Snapshot::default() }, true, false, &[], 0);
+        let newcomer = Newcomer { waiter: WAITER, member: None, place: None, looked_up_in: None };
+        let (Entrance::Wait(place), _) = channel.enter(newcomer, None, 0) else {
+            panic!("nobody knows of it")
+        };
+        let mailboxes = [Mailbox::new(10), Mailbox::new(10)];
+        channel.confirm(&channel.take_changes(false), 0, &[], &mailboxes);
+        (channel, place)
+    }
+
+    #[test]
+    fn a_beginning_of_another_log_is_looked_up_again_and_takes_no_part_until_then() {
+        for (looked_up, head, is_good) in [
+            ("a.1:15", "a.1:15", true),
+            ("a.1:15", "a.1:20", true),
+            ("a.2:15", "a.1:14", true),
+            ("a.1:15", "a.2:14", false),
+            ("a.1:15", "a.2:20", false),
+            ("a.1:15", "b.1:20", false),
+        ] {
+            let (channel, place) = joining(head);
+            let enter = |looked_up_in| {
+                let newcomer = Newcomer { waiter: WAITER, member: None, place: Some(place), looked_up_in };
+                channel.enter(newcomer, Some(&|| at(head)), 0).0
+            };
+            match enter(Some(at(looked_up).epoch)) {
+                Entrance::Open(joined) => assert_eq!((is_good, joined.log_head), (true, Some(at(head)))),
+                Entrance::LookAgain(again) => {
+                    assert_eq!((is_good, again), (false, place), "{looked_up} {head}");
+                    assert_eq!(lock(&channel.state).workers, 0, "nothing is delivered to its worker");
+                    assert!(matches!(enter(Some(at(head).epoch)), Entrance::Open(_)));
+                }
+                other => panic!("{looked_up} {head}: {other:?}"),
+            }
+            assert_eq!(lock(&channel.state).workers, 0b10);
         }
     }
 }

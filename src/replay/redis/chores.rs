@@ -13,7 +13,7 @@ use super::names::parts_of_field;
 use super::scripts::TIDY;
 use super::{RedisStore, join_all, store_error, unexpected};
 use crate::fanout::keys::{PARTITIONS, escaped};
-use crate::fanout::redis::transport::Partition;
+use crate::fanout::redis::transport::{Partition, SHARED};
 use crate::replay::store::{Caps, StoreError};
 use crate::sync::lock;
 
@@ -91,7 +91,7 @@ impl Limits {
 
 impl RedisStore {
     pub(super) async fn do_chores(&self, now_ms: u64) -> Result<(), StoreError> {
-        self.set_clock(now_ms).await?;
+        self.set_clock().await?;
         let now_ms = self.store_ms(now_ms);
         self.apply_skips().await?;
         let mut round = std::mem::take(&mut *lock(&self.round));
@@ -135,14 +135,14 @@ impl RedisStore {
         let mut pipeline = redis::pipe();
         pipeline.cmd("SET").arg(&key).arg(&round.name).arg("NX").arg("PX").arg(TURN_MS);
         pipeline.get(&key);
-        let mut values = self.transport.query_shared(pipeline).await.map_err(store_error)?;
+        let mut values = self.transport.query(SHARED, pipeline).await.map_err(store_error)?;
         let holder = values.pop().and_then(text).unwrap_or_default();
         if holder != round.name {
             return Ok(false);
         }
         let mut pipeline = redis::pipe();
         pipeline.cmd("PEXPIRE").arg(&key).arg(TURN_MS);
-        self.transport.query_shared(pipeline).await.map_err(store_error)?;
+        self.transport.query(SHARED, pipeline).await.map_err(store_error)?;
         Ok(true)
     }
 
@@ -214,7 +214,7 @@ impl RedisStore {
         }
         let rest_ms = if has_narrowed { SHORT_REST_MS } else { REST_MS };
         pipeline.cmd("SET").arg(self.names.turn()).arg("rest").arg("PX").arg(rest_ms);
-        self.transport.query_shared(pipeline).await.map_err(store_error)?;
+        self.transport.query(SHARED, pipeline).await.map_err(store_error)?;
         self.tell(round);
         Ok(())
     }
@@ -223,7 +223,7 @@ impl RedisStore {
     async fn look(&self, round: &mut Round) -> Result<(), StoreError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("HGETALL").arg(self.names.sizes());
-        let mut values = self.transport.query_shared(pipeline).await.map_err(store_error)?;
+        let mut values = self.transport.query(SHARED, pipeline).await.map_err(store_error)?;
         let fields: HashMap<String, String> =
             values.pop().and_then(|value| from_redis_value(value).ok()).ok_or_else(unexpected)?;
         let number = |name: &str| fields.get(name).and_then(|text| text.parse().ok()).unwrap_or(0);
@@ -251,36 +251,21 @@ impl RedisStore {
         outcome
     }
 
-    /// Asks Redis for the time.
-    pub(super) async fn set_clock(&self, now_ms: u64) -> Result<(), StoreError> {
-        if !self.clock.is_shared {
-            return Ok(());
-        }
+    /// Asks Redis for the time. An answer that was long on its way says less, and moves the clock less.
+    pub(super) async fn set_clock(&self) -> Result<(), StoreError> {
+        let Some(wall) = self.clock.wall else { return Ok(()) };
         let mut pipeline = redis::pipe();
         pipeline.cmd("TIME");
-        let mut values = self.transport.query_shared(pipeline).await.map_err(store_error)?;
+        let asked = wall();
+        let mut values = self.transport.query(SHARED, pipeline).await.map_err(store_error)?;
+        let answered = wall();
         let (seconds, micros): (i64, i64) =
             values.pop().and_then(|value| from_redis_value(value).ok()).ok_or_else(unexpected)?;
-        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
-        let ahead_ms = (seconds * 1000 + micros / 1000).saturating_sub(now_ms);
+        let ahead_of =
+            |ms: u64| (seconds * 1000 + micros / 1000).saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX));
+        let ahead_ms = self.clock.ahead_ms.load(Ordering::Relaxed);
+        let ahead_ms = ahead_ms.max(ahead_of(answered)).min(ahead_of(asked));
         self.clock.ahead_ms.store(ahead_ms, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// A Redis that drops any key when memory is out would drop the log, too: everybody starts anew then.
-    pub(super) async fn check_policy(&self) -> Result<(), StoreError> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("INFO").arg("memory");
-        let mut values = self.transport.query_shared(pipeline).await.map_err(store_error)?;
-        let info: String = values.pop().and_then(|value| from_redis_value(value).ok()).unwrap_or_default();
-        let policy = info.lines().find_map(|line| line.strip_prefix("maxmemory_policy:")).unwrap_or_default();
-        if !policy.is_empty() && policy.trim() != "noeviction" {
-            tracing::warn!(
-                target: "tidewire::replay",
-                maxmemory_policy = policy.trim(),
-                "Redis may drop messages that are to be replayed; set its maxmemory-policy to noeviction"
-            );
-        }
         Ok(())
     }
 }

@@ -2,14 +2,10 @@
 
 use bytes::Bytes;
 use redis::Value;
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use std::borrow::Cow;
-use tidewire_protocol::{DataToken, SocketId, frame, server_message};
+use tidewire_protocol::{DataToken, frame, server_message};
 
-use crate::fanout::message::{CachePart, Event, Stored, encode_stored_part};
-use crate::replay::event::StoredEvent;
-use crate::replay::store::{Append, Content, Stamp};
+use crate::fanout::message::{CachePart, Event, encode_stored_part};
+use crate::replay::store::{Append, Content};
 
 /// Names and values of an entry's fields, without its time and the bytes before it.
 pub fn fields(content: &Content) -> Vec<Vec<u8>> {
@@ -68,36 +64,9 @@ pub fn publishers_part(append: &Append) -> Option<Bytes> {
         data: Bytes::from(data.decode().unwrap_or_default().into_owned()),
     });
     let event = Event { except: *except, cache, frame: frame::encode_text(&text) };
-    encode_stored_part(id.as_deref(), &event)
-}
-
-/// A message of the topic as subscribers get it; its frame is not copied. `stamp` is what the log says of it.
-pub fn stored_event(stored: Stored, stamp: Stamp, size: u64) -> StoredEvent {
-    let except = stored.event.except.and_then(SocketId::from_bits);
-    StoredEvent::new(stored.event.frame, stamp, stored.id.map(Into::into), except, size)
-}
-
-/// [`Content::size`] of a message of the topic.
-pub fn size_of(stored: &Stored) -> u64 {
-    #[derive(Deserialize)]
-    struct Frame<'a> {
-        #[serde(borrow)]
-        event: Cow<'a, str>,
-        #[serde(borrow)]
-        data: &'a RawValue,
-        #[serde(borrow, default)]
-        user_id: Option<Cow<'a, str>>,
-    }
-    let text = frame::text_of(&stored.event.frame);
-    let empty = Content { id: None, event: "".into(), data: "".into(), user_id: None, except: None }.size();
-    let id = stored.id.as_ref().map_or(0, |id| id.len());
-    let length = match serde_json::from_str::<Frame<'_>>(text) {
-        Ok(frame) => {
-            frame.event.len() + frame.data.get().len() + frame.user_id.map_or(0, |user_id| user_id.len())
-        }
-        Err(_) => text.len(),
-    };
-    empty + (length + id) as u64
+    // Requests are bounded far below 4 GiB.
+    let size = u32::try_from(append.content.size()).unwrap_or(u32::MAX);
+    encode_stored_part(size, id.as_deref(), &event)
 }
 
 #[cfg(test)]
@@ -121,7 +90,7 @@ mod tests {
         let part = publishers_part(&append).expect("its key is short");
         let message = [b"S7-8:9:", &part[..]].concat();
         let Ok(Message::Stored(stored)) = Message::decode(message.into()) else { panic!("it decodes") };
-        assert_eq!(size_of(&stored), append.content.size());
+        assert_eq!(u64::from(stored.size), append.content.size());
         assert_eq!((stored.generation, stored.serial, stored.time_ms), (7, 8, 9));
         assert_eq!(stored.event.cache.map(|cache| cache.data), Some(Bytes::from_static(b"{\"a\":1}")));
     }

@@ -13,8 +13,7 @@
 
 mod append;
 mod chores;
-pub mod entry;
-pub mod follow;
+mod entry;
 mod names;
 mod read;
 mod scripts;
@@ -61,11 +60,14 @@ pub struct RedisStore {
     is_closed: AtomicBool,
 }
 
+/// Milliseconds since the Unix epoch by the machine's clock, without what tests have moved the callers' time by.
+pub type Wall = fn() -> u64;
+
 /// The clock that ages go by.
 #[derive(Debug)]
 struct StoreClock {
-    /// Whether that of Redis counts; otherwise the callers' does.
-    is_shared: bool,
+    /// What the callers' clock goes by, where that of Redis counts; otherwise the callers' does.
+    wall: Option<Wall>,
     /// How far that of Redis is ahead of the callers', in milliseconds.
     ahead_ms: AtomicI64,
     /// The latest time of any call.
@@ -74,8 +76,8 @@ struct StoreClock {
 
 impl RedisStore {
     /// Makes the log, or finds it. Ages go by the clock of Redis, which is one for all nodes. Blocks.
-    pub fn open(transport: Transport, prefix: &str, caps: &Caps, now_ms: u64) -> Result<Self, StoreError> {
-        Self::open_with(transport, prefix, caps, now_ms, true)
+    pub fn open(transport: Transport, prefix: &str, caps: &Caps, wall: Wall) -> Result<Self, StoreError> {
+        Self::open_with(transport, prefix, caps, wall(), Some(wall))
     }
 
     /// As [`open`](Self::open), with the callers' clock: for tests.
@@ -85,7 +87,7 @@ impl RedisStore {
         caps: &Caps,
         now_ms: u64,
     ) -> Result<Self, StoreError> {
-        Self::open_with(transport, prefix, caps, now_ms, false)
+        Self::open_with(transport, prefix, caps, now_ms, None)
     }
 
     fn open_with(
@@ -93,7 +95,7 @@ impl RedisStore {
         prefix: &str,
         caps: &Caps,
         now_ms: u64,
-        has_shared_clock: bool,
+        wall: Option<Wall>,
     ) -> Result<Self, StoreError> {
         let store = Self {
             transport,
@@ -104,11 +106,7 @@ impl RedisStore {
             skips: Mutex::default(),
             round: Mutex::default(),
             stats: Mutex::default(),
-            clock: StoreClock {
-                is_shared: has_shared_clock,
-                ahead_ms: AtomicI64::new(0),
-                last_ms: AtomicU64::new(now_ms),
-            },
+            clock: StoreClock { wall, ahead_ms: AtomicI64::new(0), last_ms: AtomicU64::new(now_ms) },
             is_closed: AtomicBool::new(false),
         };
         store.wait(store.begin(now_ms))?;
@@ -116,9 +114,8 @@ impl RedisStore {
     }
 
     async fn begin(&self, now_ms: u64) -> Result<(), StoreError> {
-        self.set_clock(now_ms).await?;
+        self.set_clock().await?;
         self.store_ms(now_ms);
-        self.check_policy().await?;
         let logs = join_all((0..PARTITIONS).map(|partition| self.open_log(partition))).await;
         logs.into_iter().collect::<Result<Vec<()>, _>>()?;
         self.read_sizes().await
@@ -134,13 +131,6 @@ impl RedisStore {
             }
             _ => Err(unexpected()),
         }
-    }
-
-    /// The server may be another one, or have lost what it had: finds out before anybody is told where a log of these
-    /// partitions stands. For the fan-out's thread, when a link is up.
-    pub async fn reopen(&self, partitions: impl Iterator<Item = Partition>) -> Result<(), StoreError> {
-        let logs = join_all(partitions.map(|partition| self.open_log(partition))).await;
-        logs.into_iter().collect()
     }
 
     /// What every script takes first: the log as it is known, the time, the newest generation, a nonce.
@@ -225,6 +215,10 @@ impl Store for RedisStore {
     /// As this node saw it last.
     fn position(&self, stream: &StreamName) -> Position {
         self.state.position(stream)
+    }
+
+    fn head(&self, stream: &StreamName) -> Result<u64, StoreError> {
+        self.wait(self.head_of(stream))
     }
 
     fn bounds(&self, stream: &StreamName, retention: &Retention, now_ms: u64) -> Result<Bounds, StoreError> {

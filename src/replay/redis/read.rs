@@ -26,10 +26,10 @@ struct Standing {
 }
 
 impl RedisStore {
-    /// The present head. `position` is the engine's, as those of [`Store`](crate::replay::store::Store) are.
-    pub async fn stand(&self, stream: &StreamName) -> Result<(Log, Option<Head>), StoreError> {
+    /// Also of what other nodes have written.
+    pub(super) async fn head_of(&self, stream: &StreamName) -> Result<u64, StoreError> {
         let (log, standing) = self.ask(stream, None, None).await?;
-        Ok((log, standing.map(|standing| standing.head)))
+        Ok(standing.map_or(log.base, |standing| standing.head.serial))
     }
 
     pub(super) async fn bounds_of(

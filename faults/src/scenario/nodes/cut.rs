@@ -7,7 +7,6 @@ use anyhow::Result;
 use super::{PATIENCE, Size, churn, finish, open, publish};
 use crate::check::Report;
 use crate::cluster::NODES;
-use crate::redis::Loss;
 use crate::stage::Options;
 
 /// What is over before the lease is, nobody hears of.
@@ -16,7 +15,7 @@ pub fn run(options: &Options) -> Result<Report> {
     let node_timeout = Duration::from_secs(options.pick(5, 7));
     let moment = Duration::from_millis(options.pick(1_200, 2_000));
     let long = node_timeout + Duration::from_secs(1);
-    let size = Size { observers: options.pick(30, 60), node_timeout, loss: Loss::Nothing, drain_seconds: 1 };
+    let size = Size { observers: options.pick(30, 60), node_timeout, ..Size::SMALL };
     let mut stage = open("cluster-cut", options, &size)?;
     let publishers = publish(&stage, 150.0)?;
     let ways = [(moment, false), (long, false), (long, true), (moment, true)];

@@ -7,13 +7,12 @@ use anyhow::Result;
 use super::{PATIENCE, Size, finish, open, publish};
 use crate::check::Report;
 use crate::cluster::NODES;
-use crate::redis::Loss;
 use crate::stage::Options;
 
 pub fn run(options: &Options) -> Result<Report> {
     let rounds = options.pick(1, 5);
     let node_timeout = std::time::Duration::from_secs(3);
-    let size = Size { observers: options.pick(60, 400), node_timeout, loss: Loss::Nothing, drain_seconds: 1 };
+    let size = Size { observers: options.pick(60, 400), node_timeout, ..Size::SMALL };
     let mut stage = open("cluster-drain", options, &size)?;
     let publishers = publish(&stage, 150.0)?;
     for _ in 0..rounds {

@@ -8,14 +8,13 @@ use tidewire_bench::random::Random;
 use super::{PATIENCE, Size, churn, finish, open, publish};
 use crate::check::Report;
 use crate::cluster::NODES;
-use crate::redis::Loss;
 use crate::stage::Options;
 
 /// Every second node is back before the others know that it was away, and meets what it held under its old name.
 pub fn run(options: &Options, times: Option<usize>) -> Result<Report> {
     let times = times.unwrap_or(options.pick(4, 100));
     let node_timeout = Duration::from_secs(3);
-    let size = Size { observers: options.pick(30, 60), node_timeout, loss: Loss::Nothing, drain_seconds: 1 };
+    let size = Size { observers: options.pick(30, 60), node_timeout, ..Size::SMALL };
     let mut stage = open("cluster-kill", options, &size)?;
     let publishers = publish(&stage, 150.0)?;
     let mut random = Random::new(11);

@@ -6,12 +6,13 @@ use anyhow::Result;
 
 use super::{PATIENCE, Size, churn, finish, open, publish, stored};
 use crate::check::Report;
-use crate::redis::Loss;
+use crate::redis::{Form, Loss};
 use crate::stage::Options;
 
 pub fn run(options: &Options, loss: Loss) -> Result<Report> {
     let node_timeout = Duration::from_secs(3);
-    let size = Size { observers: options.pick(30, 60), node_timeout, loss, drain_seconds: 1 };
+    let size =
+        Size { observers: options.pick(30, 60), node_timeout, redis: Form::Alone(loss), ..Size::SMALL };
     let name = match loss {
         Loss::Nothing => "cluster-redis-restart",
         Loss::Second => "cluster-redis-crash",

@@ -8,12 +8,11 @@ use tidewire_bench::random::Random;
 use super::{Nodes, PATIENCE, Size, churn, finish, open, publish};
 use crate::check::Report;
 use crate::cluster::NODES;
-use crate::redis::Loss;
 use crate::stage::Options;
 
 pub fn run(options: &Options, limit: Duration) -> Result<Report> {
     let node_timeout = Duration::from_secs(4);
-    let size = Size { observers: options.pick(60, 300), node_timeout, loss: Loss::Nothing, drain_seconds: 1 };
+    let size = Size { observers: options.pick(60, 300), node_timeout, ..Size::SMALL };
     let mut stage = open("cluster-soak", options, &size)?;
     stage.late = "{\"count\":2000}";
     let publishers = publish(&stage, options.pick(150.0, 400.0))?;

@@ -7,14 +7,13 @@ use anyhow::Result;
 use super::{PATIENCE, Size, churn, finish, open, publish};
 use crate::check::Report;
 use crate::cluster::NODES;
-use crate::redis::Loss;
 use crate::stage::Options;
 
 /// A part of its clients wait, the others go elsewhere.
 pub fn run(options: &Options) -> Result<Report> {
     let times = options.pick(2_usize, 12);
     let node_timeout = Duration::from_secs(3);
-    let size = Size { observers: options.pick(30, 60), node_timeout, loss: Loss::Nothing, drain_seconds: 1 };
+    let size = Size { observers: options.pick(30, 60), node_timeout, ..Size::SMALL };
     let mut stage = open("cluster-stop", options, &size)?;
     let publishers = publish(&stage, 150.0)?;
     for number in 0..times {

@@ -2,7 +2,8 @@
 -- Makes what Redis has of one session and channel equal to what the session's node has: removals, then additions, then
 -- the count. What is so already is not done again, so a call may be repeated.
 --
--- KEYS: fence, counts of the session, members that the session holds, totals, members of the channel
+-- KEYS: fence, counts of the session, members that the session holds, totals, members of the channel, then counts and
+--       members of each session whose place it takes: its node's own, of before
 -- ARGV: publish command, topic, escaped app, channel, count (-1: as it is), 1 if the count is announced, most members,
 --       number of removed users, the removed, then user id and user_info of each added
 -- Returns 0 if the session is dead, or {total, transition, version, refused users...}.
@@ -56,6 +57,23 @@ local function sync_members()
       infos[id] = string.sub(entry, colon + 1)
     end
   end
+  local changed_marks, changed = {}, {}
+  -- What a predecessor holds is held once.
+  for i = 7, #KEYS, 2 do
+    local their_marks = redis.call('HMGET', KEYS[i], unpack(fields))
+    local taken_over = {}
+    for j, id in ipairs(ids) do
+      if their_marks[j] then
+        taken_over[#taken_over + 1] = fields[j]
+        if marks[id] then
+          holders[id], changed[id] = holders[id] - 1, true
+        else
+          marks[id], changed_marks[id] = their_marks[j], true
+        end
+      end
+    end
+    call_with('HDEL', KEYS[i], taken_over)
+  end
   local version = tonumber(entries[1])
   local size = version and redis.call('HLEN', members) - 1 or 0
   local is_new = not version
@@ -63,7 +81,6 @@ local function sync_members()
     local now = redis.call('TIME')
     version = now[1] * 1000000 + now[2]
   end
-  local changed_marks, changed = {}, {}
   local function announce(kind, id, info)
     version = version + 1
     messages[#messages + 1] = string.format('%s%.0f:%d:', kind, version, #id) .. id .. info
@@ -151,6 +168,15 @@ local before = redis.call('HGET', counts, field)
 local had = before and tonumber(string.match(before, '%d+')) or 0
 if count < 0 then
   count = had
+else
+  -- At once, so that the total does not count them twice for a while.
+  for i = 6, #KEYS, 2 do
+    local taken_over = redis.call('HGET', KEYS[i], field)
+    if taken_over then
+      redis.call('HDEL', KEYS[i], field)
+      had = had + tonumber(string.match(taken_over, '%d+'))
+    end
+  end
 end
 local mine = string.format('%d', count) .. (ARGV[6] == '1' and '#' or '')
 if count == 0 then

@@ -5,12 +5,12 @@
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tidewire_protocol::history::{HistoryCursor, HistoryDirection, HistoryQuery};
+use tidewire_protocol::history::{Direction, HistoryCursor, HistoryQuery};
 use tidewire_protocol::position::Position;
 use tidewire_protocol::replay::{Bounds, Reason};
 
 use super::gone::Gone;
-use crate::replay::store::{Direction, Entry, Message, Range, Retention, Store, StoreError, StreamName};
+use crate::replay::store::{Entry, Message, Range, Retention, Store, StoreError, StreamName};
 
 /// Of the messages on a page, as they are stored.
 const MAX_PAGE_BYTES: u64 = 4 * 1024 * 1024;
@@ -51,7 +51,7 @@ pub fn compose(
 /// The messages that a request asks for: those between two boundaries, in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {
-    direction: HistoryDirection,
+    direction: Direction,
     start: u64,
     end: u64,
     /// Where the request ends, whatever is there now.
@@ -69,46 +69,46 @@ impl Span {
         let to = query.to.map(|to| known(to, bounds)).transpose()?;
         let young = since.saturating_sub(1);
         match query.direction {
-            HistoryDirection::Forward => {
+            Direction::Forward => {
                 let start = from.unwrap_or(oldest(bounds)).max(young);
-                Self::between(HistoryDirection::Forward, start, to, bounds)
+                Self::between(Direction::Forward, start, to, bounds)
             }
-            HistoryDirection::Backward => {
+            Direction::Backward => {
                 // Here positions name messages: `from` is the first one out, `to` the last one in.
                 let start = from.map_or(bounds.head, |serial| serial.saturating_sub(1));
                 let end = to.map(|serial| serial.saturating_sub(1).max(bounds.base));
                 if end.is_some_and(|end| end < oldest(bounds)) {
                     return Err(Reason::Expired);
                 }
-                Self::between(HistoryDirection::Backward, start, end.max(Some(young)), bounds)
+                Self::between(Direction::Backward, start, end.max(Some(young)), bounds)
             }
         }
     }
 
     fn between(
-        direction: HistoryDirection,
+        direction: Direction,
         start: u64,
         bound: Option<u64>,
         bounds: &Bounds,
     ) -> Result<Self, Reason> {
         let end = match direction {
-            HistoryDirection::Forward if start < oldest(bounds) => return Err(Reason::Expired),
-            HistoryDirection::Forward => bound.unwrap_or(u64::MAX).min(bounds.head).max(start),
+            Direction::Forward if start < oldest(bounds) => return Err(Reason::Expired),
+            Direction::Forward => bound.unwrap_or(u64::MAX).min(bounds.head).max(start),
             // Backward there is nothing to miss: it ends where the log does.
-            HistoryDirection::Backward => bound.unwrap_or(0).max(oldest(bounds)).min(start),
+            Direction::Backward => bound.unwrap_or(0).max(oldest(bounds)).min(start),
         };
         Ok(Self { direction, start, end, bound })
     }
 
     fn range(self, limit: usize) -> Range {
-        let (after, last, direction) = match self.direction {
-            HistoryDirection::Forward => (self.start, self.end, Direction::Forward),
-            HistoryDirection::Backward => (self.end, self.start, Direction::Backward),
+        let (after, last) = match self.direction {
+            Direction::Forward => (self.start, self.end),
+            Direction::Backward => (self.end, self.start),
         };
         Range {
             after,
             before: last.saturating_add(1),
-            direction,
+            direction: self.direction,
             max_messages: limit,
             max_bytes: MAX_PAGE_BYTES,
         }
@@ -117,8 +117,8 @@ impl Span {
     /// Whether the first entry is the one that it should be.
     fn begins_with(self, entries: &[Entry]) -> bool {
         let expected = match self.direction {
-            HistoryDirection::Forward => self.start + 1,
-            HistoryDirection::Backward => self.start,
+            Direction::Forward => self.start + 1,
+            Direction::Backward => self.start,
         };
         self.start == self.end || entries.first().is_some_and(|entry| entry.serial() == expected)
     }
@@ -127,8 +127,8 @@ impl Span {
     fn reach(self, entries: &[Entry]) -> u64 {
         match (self.direction, entries.last()) {
             (_, None) => self.end,
-            (HistoryDirection::Forward, Some(last)) => last.serial(),
-            (HistoryDirection::Backward, Some(last)) => last.serial() - 1,
+            (Direction::Forward, Some(last)) => last.serial(),
+            (Direction::Backward, Some(last)) => last.serial() - 1,
         }
     }
 }
@@ -211,11 +211,11 @@ fn page(stream: &StreamName, bounds: &Bounds, span: Span, entries: &[Entry]) -> 
     let complete = reach == span.end;
     let cursor = |direction, serial, bound| HistoryCursor { direction, serial, bound, epoch }.to_string();
     let prev = match span.direction {
-        HistoryDirection::Forward if span.start >= bounds.floor => {
-            Some(cursor(HistoryDirection::Backward, span.start, None))
+        Direction::Forward if span.start >= bounds.floor => {
+            Some(cursor(Direction::Backward, span.start, None))
         }
-        HistoryDirection::Backward if span.start < bounds.head => {
-            Some(cursor(HistoryDirection::Forward, span.start.max(oldest(bounds)), None))
+        Direction::Backward if span.start < bounds.head => {
+            Some(cursor(Direction::Forward, span.start.max(oldest(bounds)), None))
         }
         _ => None,
     };
@@ -252,7 +252,7 @@ mod tests {
     }
 
     fn forward() -> HistoryQuery {
-        HistoryQuery { direction: HistoryDirection::Forward, ..HistoryQuery::default() }
+        HistoryQuery { direction: Direction::Forward, ..HistoryQuery::default() }
     }
 
     /// Start and end of what is asked for.
@@ -314,13 +314,13 @@ mod tests {
             let cursor = Some(HistoryCursor { direction, serial, bound, epoch });
             span(HistoryQuery { cursor, ..HistoryQuery::default() }, 0)
         };
-        assert_eq!(cursor(HistoryDirection::Forward, 15, None), Ok((15, 20)));
-        assert_eq!(cursor(HistoryDirection::Forward, 15, Some(18)), Ok((15, 18)));
-        assert_eq!(cursor(HistoryDirection::Forward, 15, Some(40)), Ok((15, 20)));
-        assert_eq!(cursor(HistoryDirection::Forward, 9, None), Err(Reason::Expired));
-        assert_eq!(cursor(HistoryDirection::Backward, 15, None), Ok((15, 10)));
-        assert_eq!(cursor(HistoryDirection::Backward, 15, Some(12)), Ok((15, 12)));
-        assert_eq!(cursor(HistoryDirection::Backward, 8, Some(3)), Ok((8, 8)));
-        assert_eq!(cursor(HistoryDirection::Backward, 21, None), Err(Reason::RolledBack));
+        assert_eq!(cursor(Direction::Forward, 15, None), Ok((15, 20)));
+        assert_eq!(cursor(Direction::Forward, 15, Some(18)), Ok((15, 18)));
+        assert_eq!(cursor(Direction::Forward, 15, Some(40)), Ok((15, 20)));
+        assert_eq!(cursor(Direction::Forward, 9, None), Err(Reason::Expired));
+        assert_eq!(cursor(Direction::Backward, 15, None), Ok((15, 10)));
+        assert_eq!(cursor(Direction::Backward, 15, Some(12)), Ok((15, 12)));
+        assert_eq!(cursor(Direction::Backward, 8, Some(3)), Ok((8, 8)));
+        assert_eq!(cursor(Direction::Backward, 21, None), Err(Reason::RolledBack));
     }
 }
