@@ -104,8 +104,8 @@ soak-load: release ## Three nodes on one Redis and 9,000 clients without faults,
 
 BENCH = cargo run --release --locked --package tidewire-bench -- suite --server-bin '$(TIDEWIRE)'
 
-bench: release ## The benchmarks, about ten minutes on an idle machine; the table is kept in BENCHMARKS.md
+bench: release ## The benchmarks, about twenty minutes on an idle machine; the table is kept in BENCHMARKS.md
 	$(BENCH) --report $(ARGS)
 
-bench-quick: release ## The same with fewer connections and rounds, about two minutes; nothing is kept
+bench-quick: release ## The same with fewer connections and rounds, about four minutes; nothing is kept
 	$(BENCH) --quick $(ARGS)

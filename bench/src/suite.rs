@@ -14,7 +14,7 @@ use crate::subject::{External, Subject};
 
 #[derive(Args, Debug)]
 pub struct Options {
-    /// Fewer connections and rounds: a minute instead of ten, for a first look
+    /// Fewer connections and rounds: four minutes instead of twenty, for a first look
     #[arg(long)]
     pub quick: bool,
     /// The server to start
