@@ -180,9 +180,8 @@ impl Node {
     /// How long it takes until every partition was told to be down.
     pub fn wait_down(&self) -> Duration {
         let since = Instant::now();
+        // Where another server takes over, it may be up again by now.
         self.wait_for("it is down", |told| told.contains(&Told::Down(Partitions::ALL)));
-        assert!(!self.transport.is_connected());
-        assert!(self.transport.disconnected_for().is_some());
         since.elapsed()
     }
 

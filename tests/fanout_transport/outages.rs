@@ -33,6 +33,7 @@ fn a_restart_after_two_seconds_is_another_server() {
     assert_eq!(node.publish(8, "before", "lost"), Err(LinkError::Down));
     assert_eq!(node.command(0, &["PING"]), Err(LinkError::Down));
     assert_eq!(node.metrics.fanout.connected.get(), 0);
+    assert!(node.transport.disconnected_for().is_some());
     thread::sleep(Duration::from_secs(2));
     server.restart();
     let since = Instant::now();
@@ -105,6 +106,7 @@ fn a_cut_connection_comes_back_to_the_same_server() {
         node.forget();
         proxy.cut();
         node.wait_down();
+        assert!(!node.transport.is_connected());
         thread::sleep(Duration::from_millis(100));
         proxy.heal();
         assert!(node.wait_up());
