@@ -185,9 +185,9 @@ impl Link {
             }
         }
         if self.may_pass(error, connection) {
-            again.refused.push((item, refused(error)));
+            again.refused.push((item, LinkError::refused(error)));
         } else {
-            self.fail(item, refused(error));
+            self.fail(item, LinkError::refused(error));
         }
     }
 
@@ -212,7 +212,7 @@ impl Link {
         };
         let Some(first) = errors().next() else { return item.finish(Ok(values)) };
         let passes = errors().filter(|error| self.may_pass(error, connection)).count();
-        let error = refused(first);
+        let error = LinkError::refused(first);
         let Item::Call(call) = &mut item else { return };
         match &mut call.work {
             // Tried again, it might end the next subscription. Where the slot is not any more, this one has ended.
@@ -355,12 +355,6 @@ impl Item {
     fn is_alone(&self) -> bool {
         matches!(self, Self::Call(call) if !matches!(call.work, Work::Script { .. }))
     }
-}
-
-fn refused(error: &redis::ServerError) -> LinkError {
-    LinkError::Refused(
-        format!("{} {}", error.code(), error.details().unwrap_or_default().trim_end_matches('.')).into(),
-    )
 }
 
 fn publish(name: &str, message: &Message) -> Cmd {

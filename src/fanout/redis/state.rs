@@ -226,7 +226,7 @@ fn parse_synced(answer: Value) -> Result<Synced, LinkError> {
 /// A value of a reply. An error does not show the value: it may be a client's.
 pub(super) fn read<T: FromRedisValue>(value: Value) -> Result<T, LinkError> {
     match value {
-        Value::ServerError(error) => Err(LinkError::Refused(error.to_string().into())),
+        Value::ServerError(error) => Err(LinkError::refused(&error)),
         value => redis::from_redis_value(value).map_err(|_| unexpected()),
     }
 }

@@ -265,6 +265,12 @@ impl Shared {
 }
 
 impl LinkError {
+    /// In Redis's own words.
+    pub(super) fn refused(error: &redis::ServerError) -> Self {
+        let details = error.details().unwrap_or_default().trim_end_matches('.');
+        Self::Refused(format!("{} {details}", error.code()).into())
+    }
+
     /// For the metric.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -288,7 +294,7 @@ impl std::fmt::Debug for Transport {
 /// The answer of a script.
 fn only(mut values: Vec<redis::Value>) -> Result<redis::Value, LinkError> {
     match values.pop() {
-        Some(redis::Value::ServerError(error)) => Err(LinkError::Refused(error.to_string().into())),
+        Some(redis::Value::ServerError(error)) => Err(LinkError::refused(&error)),
         Some(value) => Ok(value),
         None => Err(LinkError::Unknown),
     }
