@@ -193,7 +193,7 @@ impl fmt::Display for Report {
         let resyncs = if resyncs.is_empty() { "none".to_owned() } else { resyncs.join(", ") };
         writeln!(
             f,
-            "  resumed    {} of {} lost connections' channels recovered; resyncs: {resyncs}; skips: {}",
+            "  resumed    {} channels recovered after {} lost connections; resyncs: {resyncs}; skips: {}",
             self.recoveries, self.connections_lost, self.skips
         )?;
         writeln!(f, "  latency    {} ms from publish to live delivery", Milliseconds(&self.latency))?;
