@@ -82,12 +82,16 @@ async fn connect(
 async fn read_until(stream: &mut TlsStream<TcpStream>, wanted: &str) -> String {
     let mut seen = Vec::new();
     let mut buffer = [0; 4096];
-    let deadline = std::time::Duration::from_secs(5);
+    let deadline = std::time::Duration::from_secs(20);
     let reading = async {
-        while !String::from_utf8_lossy(&seen).contains(wanted) {
+        let mut is_there = false;
+        while !is_there {
             let count = stream.read(&mut buffer).await.unwrap();
             assert!(count > 0, "closed before {wanted:?}: {}", String::from_utf8_lossy(&seen));
+            // It may have begun in what was read before, and no earlier than this.
+            let from = seen.len().saturating_sub(wanted.len());
             seen.extend_from_slice(&buffer[..count]);
+            is_there = seen[from..].windows(wanted.len()).any(|window| window == wanted.as_bytes());
         }
     };
     tokio::time::timeout(deadline, reading).await.unwrap_or_else(|_| panic!("{wanted:?} did not come"));
