@@ -119,8 +119,8 @@ fn watchers_hear_of_the_first_and_of_the_last_session_of_a_user() {
     assert_eq!(sync(&one, true), UserTransition::Online);
     assert_eq!(sync(&one, true), UserTransition::None);
     assert_eq!(sync(&two, true), UserTransition::None);
-    let online = one.wait(one.state.user_online(APP, &["bob", "ann", "eve\n"])).expect("an answer");
-    assert_eq!(online, [false, true, false]);
+    let is_online = |user| one.wait(one.state.user(APP, user)).expect("an answer").is_online;
+    assert_eq!(["bob", "ann", "eve\n"].map(is_online), [false, true, false]);
     assert_eq!(sync(&one, false), UserTransition::None);
     assert_eq!(sync(&one, false), UserTransition::None);
     assert_eq!(sync(&two, false), UserTransition::Offline);

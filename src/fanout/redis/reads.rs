@@ -101,30 +101,6 @@ impl State {
         Ok(snapshot)
     }
 
-    /// Whether each of the users is signed in anywhere, in their order.
-    pub async fn user_online(&self, app: &str, users: &[&str]) -> Result<Vec<bool>, LinkError> {
-        let mut by_partition: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
-        for (i, user_id) in users.iter().enumerate() {
-            by_partition.entry(user_partition(app, user_id)).or_default().push(i);
-        }
-        let answers = join_all(by_partition.iter().map(|(partition, indexes)| {
-            let mut pipeline = redis::pipe();
-            pipeline.cmd("HMGET").arg(self.keys.online(*partition, app));
-            for i in indexes {
-                pipeline.arg(users[*i]);
-            }
-            self.transport.query(*partition, pipeline)
-        }));
-        let mut are_online = vec![false; users.len()];
-        for (indexes, answer) in by_partition.values().zip(answers.await) {
-            let counts: Vec<Option<u64>> = next(&mut answer?.into_iter())?;
-            for (i, count) in indexes.iter().zip(counts) {
-                are_online[*i] = count.is_some();
-            }
-        }
-        Ok(are_online)
-    }
-
     /// A user, as whoever follows it has to know it.
     pub async fn user(&self, app: &str, user_id: &str) -> Result<UserSnapshot, LinkError> {
         let at = user_partition(app, user_id);

@@ -7,7 +7,7 @@ use super::{Done, Entry, Key, Registry};
 use crate::app::App;
 use crate::fanout::inbound::Subject;
 use crate::fanout::redis::lease::Session;
-use crate::fanout::redis::state::{State, Synced, Transition, Update, UserSynced, UserTransition};
+use crate::fanout::redis::state::{State, Synced, Transition, Update, UserSynced};
 use crate::fanout::redis::transport::LinkError;
 use crate::hub::channel::Channel;
 use crate::hub::channel::shared::Changes;
@@ -119,9 +119,8 @@ impl Registry {
         entry.is_syncing = false;
         let Subject::User { app, user_id } = &entry.subject else { return };
         match result {
-            Ok(UserSynced::Done { transition }) => {
+            Ok(UserSynced::Done { .. }) => {
                 app.users.confirm(user_id, is_signed_in);
-                count_user_transition(&self.parts.metrics, transition);
                 self.told(key, session, u32::from(is_signed_in));
             }
             Ok(UserSynced::Dead) => {
@@ -176,7 +175,7 @@ pub(super) async fn sync_channel(
         app: &app.id,
         channel: channel.name(),
         count: changes.count,
-        announce: settings.subscription_count,
+        announce: wanted(app, channel).count,
         max_members: settings.limits.max_presence_members,
         removed: &removed,
         added: &added,
@@ -191,11 +190,5 @@ pub(super) fn count_transition(metrics: &Metrics, transition: Transition) {
         Transition::None => {}
         Transition::Occupied => drop(metrics.fanout.occupied.inc()),
         Transition::Vacated => drop(metrics.fanout.vacated.inc()),
-    }
-}
-
-pub(super) fn count_user_transition(_metrics: &Metrics, transition: UserTransition) {
-    if transition != UserTransition::None {
-        tracing::trace!(target: "tidewire::fanout", ?transition, "a user came or went");
     }
 }
